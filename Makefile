@@ -1,0 +1,39 @@
+# Everything that is needed is installed into .venv by the first target that needs it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# A torch and a torchvision that belong together: pip alone may pair a CPU build with a CUDA build.
+TORCH := torch==2.14.1 torchvision==0.29.1
+
+.PHONY: demo test test-all test-timm lint format types clean
+
+$(VENV)/.installed: pyproject.toml Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(TORCH) -e ".[dev]"
+	touch $@
+
+demo: $(VENV)/.installed  ## Train on 1,797 handwritten digits, evaluate, predict: the whole way in a few minutes
+	$(BIN)/python examples/demo.py
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
+
+test: lint types  ## What CI runs
+	$(BIN)/python -m pytest
+
+test-all: lint types test-timm  ## With the slow ones
+	$(BIN)/python -m pytest -m ""
+
+test-timm: $(VENV)/.installed  ## timm's own model tests, from its source distribution, on every stt_* model
+	$(BIN)/python tests/timm_suite.py
+
+clean:
+	rm -rf $(VENV) runs

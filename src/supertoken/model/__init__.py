@@ -1,0 +1,1 @@
+"""The network. Imports torch and timm, nothing else of this package."""

@@ -1,0 +1,58 @@
+"""The options of the architecture, validated once."""
+
+from dataclasses import dataclass
+from typing import Optional
+
+from .mixer import MIXERS
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything that decides which weights a SuperTokenTransformer has, apart from image channels, size and head.
+
+    Raises:
+        ValueError: A field's value is impossible; the message names the field.
+    """
+
+    stride: int = 8
+    """Pixels per patch token and side: a power of two from 2 to 32."""
+    window: int = 7
+    """M, patch tokens along a window's side."""
+    width: int = 384
+    """C, channels of every token."""
+    heads: int = 8
+    """Attention heads; divides `width`."""
+    local_layers: int = 4
+    """L, layers with window attention."""
+    global_layers: int = 21
+    """G, layers on Super tokens alone."""
+    class_layers: int = 2
+    """K, layers in which the class token reads the Super tokens."""
+    mixer: str = "conv"
+    """Of the Super tokens in local layers: "conv", "attention" or "none"."""
+    global_mixer: str = "none"
+    """The same in global layers."""
+    mlp_ratio: float = 4.0
+    """Hidden width of the MLPs of global and class layers, as a multiple of `width`."""
+    local_mlp_ratio: float = 4.0
+    """The same in local layers."""
+    layer_scale: Optional[float] = None
+    """Initial value of the learned scale on every branch; None for no scale."""
+
+    def __post_init__(self) -> None:
+        def check(ok: bool, field: str, rule: str) -> None:
+            if not ok:
+                raise ValueError(f"{field}={getattr(self, field)!r}: must be {rule}")
+
+        for field in ("window", "width", "heads", "local_layers"):
+            check(getattr(self, field) >= 1, field, "at least 1")
+        for field in ("global_layers", "class_layers"):
+            check(getattr(self, field) >= 0, field, "at least 0")
+        check(self.stride in (2, 4, 8, 16, 32), "stride", "a power of two from 2 to 32")
+        check(self.width % self.heads == 0, "heads", f"a divisor of width={self.width}")
+        check(self.width % (self.stride // 2) == 0, "width", f"a multiple of {self.stride // 2} for stride={self.stride}")
+        for field in ("mixer", "global_mixer"):
+            check(getattr(self, field) in MIXERS, field, f"one of {', '.join(MIXERS)}")
+        for field in ("mlp_ratio", "local_mlp_ratio"):
+            check(getattr(self, field) > 0, field, "above 0")
+        check(self.layer_scale is None or self.layer_scale > 0, "layer_scale", "above 0, or None for no scale")

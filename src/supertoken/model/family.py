@@ -1,0 +1,107 @@
+"""The variants, registered with timm: each is a short dict of image size and fields of Architecture.
+
+Names and sizes other than STT-S25's are ours, and so is the geometry of all of them: paper.md's candidate P1 for now.
+"""
+
+from typing import Any, Dict
+
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+from .architecture import Architecture
+from .network import SuperTokenTransformer
+from .windows import patch_grid_size
+
+VARIANTS: Dict[str, Dict[str, Any]] = {
+    "stt_s25": dict(width=384, heads=8, local_layers=4, global_layers=21, class_layers=2, layer_scale=1e-5),
+    "stt_s14": dict(width=384, heads=8, local_layers=3, global_layers=8, class_layers=2, layer_scale=1e-5),
+    "stt_t": dict(width=192, heads=4, local_layers=4, global_layers=6, class_layers=2, layer_scale=1e-5),
+    "stt_micro": dict(img_size=32, stride=4, window=4, width=192, heads=4, local_layers=2, global_layers=4, class_layers=1),
+    "stt_nano": dict(img_size=28, stride=4, window=4, width=96, heads=4, local_layers=2, global_layers=4, class_layers=1),
+}
+
+
+def _cfg(**variant) -> Dict[str, Any]:
+    img_size = variant.get("img_size", 224)
+    architecture = Architecture(**{k: v for k, v in variant.items() if k != "img_size"})
+    h, w = patch_grid_size(img_size, architecture.stride)
+    return {
+        "num_classes": 1000,
+        "input_size": (3, img_size, img_size),
+        "min_input_size": (3, architecture.stride, architecture.stride),
+        "pool_size": (-(-h // architecture.window), -(-w // architecture.window)),
+        "crop_pct": 1.0,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "stem.0.conv",
+        "classifier": "head",
+        "license": "apache-2.0",
+        "paper_ids": "arXiv:2111.13156",
+        "paper_name": "Global Interaction Modelling in Vision Transformer via Super Tokens",
+    }
+
+
+default_cfgs = generate_default_cfgs({name: _cfg(**variant) for name, variant in VARIANTS.items()})
+
+
+def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[str, Tensor]:
+    """Unwraps a training checkpoint and resizes learned grids to those of the model.
+
+    Args:
+        state_dict: Weights by name, or a dict with them under "state_dict" or "model".
+        model: Where they are to go.
+    """
+    state_dict = state_dict.get("state_dict", state_dict.get("model", state_dict))
+    grids = {n: m for n, m in model.named_modules() if hasattr(m, "resized_from")}
+    out = {}
+    for name, weight in state_dict.items():
+        grid = grids.get(name.removesuffix(".weight"))
+        out[name] = weight if grid is None else grid.resized_from(weight)
+    return out
+
+
+def _create(variant: str, pretrained: bool = False, **kwargs) -> nn.Module:
+    args = {**VARIANTS[variant], **kwargs}
+    depth = args["local_layers"] + args["global_layers"]
+    # a pyramid by default: first and last map of patch tokens, last of Super tokens
+    levels = sorted({0, args["local_layers"] - 1, depth - 1})
+    return build_model_with_cfg(
+        SuperTokenTransformer,
+        variant,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg=dict(out_indices=tuple(levels), feature_cls="getter"),
+        **args,
+    )
+
+
+@register_model
+def stt_s25(pretrained: bool = False, **kwargs) -> nn.Module:
+    """49M parameters: the size, depth and name of the paper's STT-S25, in our reconstruction."""
+    return _create("stt_s25", pretrained, **kwargs)
+
+
+@register_model
+def stt_s14(pretrained: bool = False, **kwargs) -> nn.Module:
+    """About half of stt_s25."""
+    return _create("stt_s14", pretrained, **kwargs)
+
+
+@register_model
+def stt_t(pretrained: bool = False, **kwargs) -> nn.Module:
+    """Tiny: 5-7M parameters, for photographs."""
+    return _create("stt_t", pretrained, **kwargs)
+
+
+@register_model
+def stt_micro(pretrained: bool = False, **kwargs) -> nn.Module:
+    """2-4M parameters, for images of 28-64 px."""
+    return _create("stt_micro", pretrained, **kwargs)
+
+
+@register_model
+def stt_nano(pretrained: bool = False, **kwargs) -> nn.Module:
+    """Under 1M parameters, for images of 28-64 px."""
+    return _create("stt_nano", pretrained, **kwargs)

@@ -1,0 +1,168 @@
+"""The three kinds of layer: local, global, class. Shape letters as in network.py."""
+
+from typing import Dict, Optional, Tuple
+
+import torch
+from timm.layers import DropPath, LayerScale, Mlp
+from timm.models import checkpoint
+from torch import Tensor, nn
+
+from .attention import Attention, ClassAttention
+from .mixer import Mixer
+from .windows import add_to_super_tokens
+
+
+class Block(nn.Module):
+    """Attention and MLP, each pre-normalised and added to its input. [..., tokens, C] -> the same shape.
+
+    Args:
+        width: C.
+        heads: Number of attention heads.
+        mlp_ratio: Hidden width of the MLP as a multiple of C.
+        layer_scale: Initial value of the learned scale of each branch; None for no scale.
+        drop: Dropout after the projections.
+        attn_drop: Dropout of the attention weights.
+        drop_path: Probability that a sample skips a branch in training.
+        name: Prefix of what is collected.
+        device: Where the parameters are created.
+        dtype: Of the parameters.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        mlp_ratio: float,
+        layer_scale: Optional[float] = None,
+        drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
+        name: str = "",
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.norm1 = nn.LayerNorm(width, eps=1e-6, **dd)
+        self.attn = Attention(width, heads, attn_drop=attn_drop, proj_drop=drop, name=name, **dd)
+        self.ls1 = LayerScale(width, layer_scale, **dd) if layer_scale else nn.Identity()
+        self.drop_path1 = DropPath(drop_path)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6, **dd)
+        self.mlp = Mlp(width, int(width * mlp_ratio), drop=drop, **dd)
+        self.ls2 = LayerScale(width, layer_scale, **dd) if layer_scale else nn.Identity()
+        self.drop_path2 = DropPath(drop_path)
+        self.grad_checkpointing = False
+
+    def forward(self, x: Tensor, mask: Optional[Tensor] = None, collect: Optional[Dict[str, Tensor]] = None) -> Tensor:
+        if self.grad_checkpointing and not torch.jit.is_scripting():
+            return checkpoint(self.residuals, x, mask, collect)
+        return self.residuals(x, mask, collect)
+
+    def residuals(self, x: Tensor, mask: Optional[Tensor], collect: Optional[Dict[str, Tensor]]) -> Tensor:
+        """The two lines of a transformer block."""
+        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), mask, collect)))
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+
+
+class LocalLayer(nn.Module):
+    """Every window for itself: attention over its T tokens and MLP; then the mixer over the Super tokens alone.
+
+    Shapes: tokens [B, gh*gw, T, C] -> the same. Collects `{name}.tokens` (before the mixer) and `{name}.super_tokens`.
+
+    Args:
+        block: Attention and MLP of the window.
+        mixer: Of the Super tokens; None leaves the windows apart.
+        name: Prefix of what is collected.
+    """
+
+    def __init__(self, block: Block, mixer: Optional[Mixer], *, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.block = block
+        self.mixer = mixer
+
+    def forward(
+        self,
+        x: Tensor,
+        grid: Tuple[int, int],
+        mask: Optional[Tensor] = None,
+        collect: Optional[Dict[str, Tensor]] = None,
+    ) -> Tensor:
+        x = self.block(x, mask, collect)
+        if collect is not None:
+            collect[self.name + ".tokens"] = x.clone()
+        if self.mixer is not None:
+            super_tokens = x[:, :, 0].clone()  # the gradient needs them as they were before the mixer
+            x = add_to_super_tokens(x, self.mixer(super_tokens, grid, collect))
+        if collect is not None:
+            collect[self.name + ".super_tokens"] = x[:, :, 0]
+        return x
+
+
+class GlobalLayer(nn.Module):
+    """Attention and MLP over the Super tokens alone [B, gh*gw, C], then, if there is one, the mixer.
+
+    Collects `{name}.super_tokens`.
+
+    Args:
+        block: Attention and MLP of the Super tokens.
+        mixer: Of the Super tokens, or None.
+        name: Prefix of what is collected.
+    """
+
+    def __init__(self, block: Block, mixer: Optional[Mixer], *, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.block = block
+        self.mixer = mixer
+
+    def forward(self, x: Tensor, grid: Tuple[int, int], collect: Optional[Dict[str, Tensor]] = None) -> Tensor:
+        x = self.block(x, None, collect)
+        if self.mixer is not None:
+            x = x + self.mixer(x, grid, collect)
+        if collect is not None:
+            collect[self.name + ".super_tokens"] = x
+        return x
+
+
+class ClassLayer(nn.Module):
+    """Class attention and MLP of the class token [B, 1, C] over the Super tokens [B, gh*gw, C], which stay as they are.
+
+    Args:
+        width: C.
+        heads: Number of attention heads.
+        mlp_ratio: Hidden width of the MLP as a multiple of C.
+        layer_scale: Initial value of the learned scale of each branch; None for no scale.
+        drop: Dropout after the projections.
+        attn_drop: Dropout of the attention weights.
+        name: Prefix of what is collected.
+        device: Where the parameters are created.
+        dtype: Of the parameters.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        mlp_ratio: float,
+        layer_scale: Optional[float] = None,
+        drop: float = 0.0,
+        attn_drop: float = 0.0,
+        name: str = "",
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.norm1 = nn.LayerNorm(width, eps=1e-6, **dd)
+        self.attn = ClassAttention(width, heads, attn_drop=attn_drop, proj_drop=drop, name=name, **dd)
+        self.ls1 = LayerScale(width, layer_scale, **dd) if layer_scale else nn.Identity()
+        self.norm2 = nn.LayerNorm(width, eps=1e-6, **dd)
+        self.mlp = Mlp(width, int(width * mlp_ratio), drop=drop, **dd)
+        self.ls2 = LayerScale(width, layer_scale, **dd) if layer_scale else nn.Identity()
+
+    def forward(self, token: Tensor, super_tokens: Tensor, collect: Optional[Dict[str, Tensor]] = None) -> Tensor:
+        token = token + self.ls1(self.attn(self.norm1(token), super_tokens, collect))
+        return token + self.ls2(self.mlp(self.norm2(token)))

@@ -1,0 +1,207 @@
+"""The Super Token Transformer.
+
+"Global Interaction Modelling in Vision Transformer via Super Tokens", https://arxiv.org/abs/2111.13156. No public code
+exists and only the abstract is known to us: the rest is our reconstruction.
+
+Letters in shapes: B batch, C channels (width), H W image, h w patch grid, gh gw window grid, M window side,
+T = 1 + M*M tokens in a window (the Super token is number 0), K classes.
+"""
+
+import math
+from typing import Dict, Optional, Tuple, Union
+
+import torch
+from timm.layers import calculate_drop_path_rates, trunc_normal_
+from timm.models import named_apply
+from torch import Tensor, nn
+
+from .architecture import Architecture
+from .layers import Block, ClassLayer, GlobalLayer, LocalLayer
+from .mixer import Mixer
+from .stem import Stem
+from .timm_contract import TimmContract, check_pool
+from .windows import LearnedGrid, Windows, patch_grid_size, super_token_map
+
+
+class SuperTokenTransformer(TimmContract):
+    """Isotropic vision transformer with one Super token per window; the upper layers and the class token read only those.
+
+    Images [B, in_chans, H, W] of any size -> logits [B, K].
+
+    Args:
+        in_chans: Channels of the image.
+        num_classes: K; 0 for no classifier, the output is then the pooled features [B, C].
+        global_pool: "token" (class layers), "avg" (mean of the Super tokens) or "" (none: the output stays a map).
+        img_size: At which positions and Super tokens are learned; every other size works too, they are resized to it.
+        drop_rate: Dropout before the classifier.
+        proj_drop_rate: Dropout after the projections of attention and MLP.
+        attn_drop_rate: Dropout of the attention weights.
+        drop_path_rate: Stochastic depth of the last layer; rises linearly from 0 at the first.
+        weight_init: "skip" leaves the weights uninitialised.
+        device: Where the parameters are created.
+        dtype: Of the parameters.
+        **architecture: Fields of Architecture.
+
+    Raises:
+        TypeError: An argument that is no field of Architecture.
+        ValueError: An impossible value of one; the message names it.
+    """
+
+    def __init__(
+        self,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "token",
+        *,
+        img_size: Union[int, Tuple[int, int]] = 224,
+        drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        weight_init: str = "",
+        device=None,
+        dtype=None,
+        **architecture,
+    ) -> None:
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        a = self.architecture = Architecture(**architecture)
+        check_pool(global_pool, a.class_layers > 0)
+        self.in_chans = in_chans
+        self.num_classes = num_classes
+        self.num_features = self.head_hidden_size = a.width
+        self.global_pool = global_pool
+        self.ends_in_patches = False  # set when pruned to a local layer
+        drop_path = calculate_drop_path_rates(drop_path_rate, a.local_layers + a.global_layers)
+        drops = {"drop": proj_drop_rate, "attn_drop": attn_drop_rate}
+        common = {"layer_scale": a.layer_scale, **dd}
+
+        def block(name: str, ratio: float, rate: float) -> Block:
+            return Block(a.width, a.heads, mlp_ratio=ratio, drop_path=rate, name=name, **drops, **common)
+
+        def mixer(name: str, kind: str, rate: float) -> Optional[Mixer]:
+            name = name + ".mixer"
+            return None if kind == "none" else Mixer(kind, a.width, a.heads, drop_path=rate, name=name, **common)
+
+        self.stem = Stem(in_chans, a.width, stride=a.stride, **dd)
+        self.windows = Windows(a.width, a.window, patch_grid_size(img_size, a.stride), **dd)
+        self.local_layers = nn.ModuleList()
+        for i, rate in enumerate(drop_path[: a.local_layers]):
+            n = f"local.{i}"
+            layer = LocalLayer(block(n, a.local_mlp_ratio, rate), mixer(n, a.mixer, rate), name=n)
+            self.local_layers.append(layer)
+        self.global_layers = nn.ModuleList()
+        for i, rate in enumerate(drop_path[a.local_layers :]):
+            n = f"global.{i}"
+            layer = GlobalLayer(block(n, a.mlp_ratio, rate), mixer(n, a.global_mixer, rate), name=n)
+            self.global_layers.append(layer)
+        self.norm = nn.LayerNorm(a.width, eps=1e-6, **dd)
+        self.class_token = nn.Parameter(torch.empty(1, 1, a.width, **dd)) if global_pool == "token" else None
+        self.class_layers = nn.ModuleList(
+            ClassLayer(a.width, a.heads, mlp_ratio=a.mlp_ratio, name=f"class.{i}", **drops, **common)
+            for i in range(a.class_layers if global_pool == "token" else 0)
+        )
+        self.class_norm = nn.LayerNorm(a.width, eps=1e-6, **dd) if global_pool == "token" else nn.Identity()
+        self.head_drop = nn.Dropout(drop_rate)
+        self.head = nn.Linear(a.width, num_classes, **dd) if num_classes > 0 else nn.Identity()
+
+        names = [f"local_layers.{i}" for i in range(a.local_layers)]
+        names += [f"global_layers.{i}" for i in range(a.global_layers)]
+        strides = [a.stride] * a.local_layers + [a.stride * a.window] * a.global_layers
+        self.feature_info = [
+            {"num_chs": a.width, "reduction": stride, "module": name} for stride, name in zip(strides, names)
+        ]
+        if weight_init != "skip":
+            self.init_weights(needs_reset=False)
+
+    def forward_features(self, x: Tensor, collect: Optional[Dict[str, Tensor]] = None) -> Tensor:
+        """Images [B, in_chans, H, W] -> the Super tokens of all windows as a map [B, C, gh, gw].
+
+        Args:
+            x: Images of any size.
+            collect: A dict to fill with intermediates by name: `local.0.attention`, `local.0.tokens`,
+                `local.0.super_tokens`, `global.0.attention`, `global.0.super_tokens`, ...
+        """
+        x = self.stem(x)  # [B, C, h, w]
+        h, w = x.shape[2], x.shape[3]
+        x, mask, grid = self.windows(x)  # [B, gh*gw, T, C]
+        for layer in self.local_layers:
+            x = layer(x, grid, mask, collect)
+        if self.ends_in_patches:  # pruned to a local layer
+            return self.windows.patch_grid(self.norm(x), grid, (h, w))  # [B, C, h, w]
+        x = x[:, :, 0]  # [B, gh*gw, C]
+        for layer in self.global_layers:
+            x = layer(x, grid, collect)
+        return super_token_map(self.norm(x), grid)  # [B, C, gh, gw]
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False, collect: Optional[Dict[str, Tensor]] = None) -> Tensor:
+        """Super tokens [B, C, gh, gw] -> logits [B, K], or the pooled features [B, C] with `pre_logits`.
+
+        Args:
+            x: What forward_features returned.
+            pre_logits: Stop before the classifier.
+            collect: A dict to fill with `class.0.attention`, ...
+        """
+        if self.class_token is not None:
+            super_tokens = x.flatten(2).transpose(1, 2)  # [B, gh*gw, C]
+            token = self.class_token.expand(x.shape[0], -1, -1)  # [B, 1, C]
+            for layer in self.class_layers:
+                token = layer(token, super_tokens, collect)
+            x = self.class_norm(token[:, 0])  # [B, C]
+        elif self.global_pool == "avg":
+            x = x.mean((2, 3))
+        x = self.head_drop(x)
+        if pre_logits:
+            return x
+        if self.global_pool == "":  # a classifier on every Super token
+            return self.head(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.head(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [B, in_chans, H, W] -> logits [B, K]."""
+        x = self.forward_features(x)
+        return self.forward_head(x)
+
+    @torch.jit.ignore
+    def forward_collect(self, x: Tensor) -> Tuple[Tensor, Dict[str, Tensor]]:
+        """Images [B, in_chans, H, W] -> logits [B, K] and every named intermediate (see forward_features)."""
+        collect: Dict[str, Tensor] = {}
+        x = self.forward_features(x, collect)
+        return self.forward_head(x, collect=collect), collect
+
+    @torch.jit.ignore
+    def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
+        """Initialises every weight.
+
+        | weight | initial value |
+        |---|---|
+        | Linear | truncated normal, std 0.02; bias 0 |
+        | Conv2d of the stem | normal, std sqrt(2 / (9 * output channels)) |
+        | Conv2d of the mixer | normal, std 1/3; bias 0 |
+        | Super tokens, positions, class token | truncated normal, std 0.02 |
+        | LayerNorm, BatchNorm | weight 1, bias 0 |
+        | LayerScale | `layer_scale` |
+
+        Args:
+            mode: Accepted for timm's sake; there is one way.
+            needs_reset: Also reset what has a default of its own (norms, LayerScale), as after `to_empty()`.
+        """
+        named_apply(lambda module, name: init_module(module, needs_reset), self)
+        if self.class_token is not None:
+            trunc_normal_(self.class_token, std=0.02)
+
+
+def init_module(module: nn.Module, needs_reset: bool) -> None:
+    """Initialises the weights that a module itself holds; the table is in SuperTokenTransformer.init_weights."""
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv2d):
+        fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=math.sqrt((2.0 if module.groups == 1 else 1.0) / fan_out))
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, LearnedGrid):
+        trunc_normal_(module.weight, std=0.02)
+    elif needs_reset and hasattr(module, "reset_parameters"):
+        module.reset_parameters()

@@ -1,0 +1,173 @@
+"""What timm expects of a model besides its forward pass: features, pruning, heads, sizes, groups.
+
+The one place that imports private names of timm. The methods are described in timm's own models (1.0.31).
+"""
+
+from typing import Any, Dict, List, Optional, Set, Tuple, Union
+
+import torch
+from timm.layers import get_device_dtype, to_2tuple
+from timm.models._features import feature_take_indices
+from timm.models._input import update_model_input_size
+from torch import Tensor, nn
+
+from .windows import patch_grid_size, super_token_map
+
+POOLS = ("token", "avg", "")
+
+
+def check_pool(global_pool: str, has_class_layers: bool) -> None:
+    """Raises AssertionError for a pooling that a model cannot do."""
+    assert global_pool in POOLS, f"global_pool={global_pool!r}: must be one of {POOLS}"
+    assert global_pool != "token" or has_class_layers, "global_pool='token' needs class layers, and there are none"
+
+
+class TimmContract(nn.Module):
+    """Base of SuperTokenTransformer: the methods that timm calls and that the forward pass does not need."""
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: Optional[Union[int, List[int]]] = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Union[List[Tensor], Tuple[Tensor, List[Tensor]]]:
+        """Feature maps of chosen layers: patch tokens [B, C, h, w] of local, Super tokens [B, C, gh, gw] of global ones.
+
+        Args:
+            x: Images [B, in_chans, H, W].
+            indices: Layers by number (local ones first), or the last n if an int, or all if None.
+            norm: Apply the final norm to each.
+            stop_early: Leave out the layers above the last one chosen; the final features are then that layer's.
+            output_fmt: "NCHW" or "NHWC".
+            intermediates_only: Return the list only, not the final features too.
+        """
+        assert output_fmt in ("NCHW", "NHWC"), f"output_fmt={output_fmt!r}: must be NCHW or NHWC"
+        take_indices, max_index = feature_take_indices(len(self.feature_info), indices)
+        last = max_index if stop_early else len(self.feature_info) - 1
+        L = len(self.local_layers)
+        intermediates: List[Tensor] = []
+
+        x = self.stem(x)
+        size = (x.shape[2], x.shape[3])
+        x, mask, grid = self.windows(x)
+        for i, layer in enumerate(self.local_layers):
+            if i <= last:
+                x = layer(x, grid, mask)
+                if i in take_indices:
+                    intermediates.append(self.windows.patch_grid(self.norm(x) if norm else x, grid, size))
+        final = x[:, :, 0]
+        for i, layer in enumerate(self.global_layers):
+            if L + i <= last:
+                final = layer(final, grid)
+                if L + i in take_indices:
+                    intermediates.append(super_token_map(self.norm(final) if norm else final, grid))
+        if output_fmt == "NHWC":
+            intermediates = [y.permute(0, 2, 3, 1) for y in intermediates]
+        if intermediates_only:
+            return intermediates
+        if last < len(self.feature_info) - 1:
+            return intermediates[-1], intermediates
+        if self.ends_in_patches:
+            return self.windows.patch_grid(self.norm(x), grid, size), intermediates
+        return super_token_map(self.norm(final), grid), intermediates
+
+    @torch.jit.ignore
+    def prune_intermediate_layers(
+        self,
+        indices: Union[int, List[int]] = 1,
+        prune_norm: bool = False,
+        prune_head: bool = True,
+    ) -> List[int]:
+        """Drops the layers above the last one chosen. Pruned to a local layer, the features are its patch tokens.
+
+        Args:
+            indices: As in forward_intermediates.
+            prune_norm: Drop the final norm.
+            prune_head: Drop class layers and classifier (they go too when a layer goes).
+
+        Returns:
+            The chosen layers' numbers.
+        """
+        take_indices, max_index = feature_take_indices(len(self.feature_info), indices)
+        L = len(self.local_layers)
+        cut = max_index < len(self.feature_info) - 1
+        if max_index < L and (cut or prune_head):
+            self.local_layers = self.local_layers[: max_index + 1]
+            self.global_layers = nn.ModuleList().train(self.training)
+            self.local_layers[-1].mixer = None  # it only changes Super tokens, which nothing reads any more
+            self.ends_in_patches = True
+        else:
+            self.global_layers = self.global_layers[: max_index - L + 1]
+        self.feature_info = self.feature_info[: max_index + 1]
+        if prune_norm:
+            self.norm = nn.Identity().train(self.training)
+        if prune_head or cut:
+            self.reset_classifier(0, "")
+        return take_indices
+
+    @torch.jit.ignore
+    def get_classifier(self) -> nn.Module:
+        """The Linear that gives the logits."""
+        return self.head
+
+    @torch.jit.ignore
+    def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
+        """A new classifier, and another pooling if named.
+
+        Args:
+            num_classes: K; 0 for none.
+            global_pool: "token", "avg" or ""; None keeps the present one. Class layers go when the pooling is not
+                "token", and cannot come back.
+        """
+        pool = self.global_pool if global_pool is None else global_pool
+        check_pool(pool, len(self.class_layers) > 0)
+        if pool != "token":
+            self.class_token = None
+            self.class_layers = nn.ModuleList().train(self.training)
+            self.class_norm = nn.Identity().train(self.training)
+        self.global_pool = pool
+        self.num_classes = num_classes
+        dd = get_device_dtype(self)
+        head = nn.Linear(self.num_features, num_classes, **dd) if num_classes > 0 else nn.Identity()
+        self.head = head.train(self.training)
+
+    @torch.jit.ignore
+    def set_input_size(self, img_size: Optional[Union[int, Tuple[int, int]]] = None) -> None:
+        """Learn positions and Super tokens at another image size from now on. Other sizes keep working.
+
+        Args:
+            img_size: (H, W) or one side in pixels; None changes nothing.
+        """
+        if img_size is None:
+            return
+        size = to_2tuple(img_size)
+        if min(size) < 1:
+            raise ValueError(f"img_size={img_size}: must be at least 1 pixel")
+        self.windows.set_grid_size(patch_grid_size(size, self.architecture.stride))
+        update_model_input_size(self, size)
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute attention and MLP of each layer in the backward pass instead of keeping what they made."""
+        for layer in (*self.local_layers, *self.global_layers):
+            layer.block.grad_checkpointing = enable
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> Set[str]:
+        """Names of the learned grids and tokens, which weight decay must leave alone."""
+        names = {"windows.positions.weight", "windows.super_tokens.weight"}
+        return names | ({"class_token"} if self.class_token is not None else set())
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
+        """Patterns that order the parameters by depth, for layer-wise learning rates."""
+        if coarse:
+            return {"stem": r"^stem|^windows", "blocks": r"^local_layers|^global_layers"}
+        return {
+            "stem": r"^stem|^windows",
+            "local": r"^local_layers\.(\d+)",
+            "global": [(r"^global_layers\.(\d+)", None), (r"^norm", (99999,))],
+        }
