@@ -36,6 +36,8 @@ class Architecture:
     """Hidden width of the MLPs of global and class layers, as a multiple of `width`."""
     local_mlp_ratio: float = 4.0
     """The same in local layers."""
+    stem_convs: int = 1
+    """3x3 convolutions of the stem for each halving of the size; the last of them has stride 2."""
     layer_scale: Optional[float] = None
     """Initial value of the learned scale on every branch; None for no scale."""
 
@@ -44,13 +46,13 @@ class Architecture:
             if not ok:
                 raise ValueError(f"{field}={getattr(self, field)!r}: must be {rule}")
 
-        for field in ("window", "width", "heads", "local_layers"):
+        for field in ("window", "width", "heads", "local_layers", "stem_convs"):
             check(getattr(self, field) >= 1, field, "at least 1")
         for field in ("global_layers", "class_layers"):
             check(getattr(self, field) >= 0, field, "at least 0")
         check(self.stride in (2, 4, 8, 16, 32), "stride", "a power of two from 2 to 32")
         check(self.width % self.heads == 0, "heads", f"a divisor of width={self.width}")
-        check(self.width % (self.stride // 2) == 0, "width", f"a multiple of {self.stride // 2} for stride={self.stride}")
+        check(self.width % self.stride == 0, "width", f"a multiple of stride={self.stride}, for the stem")
         for field in ("mixer", "global_mixer"):
             check(getattr(self, field) in MIXERS, field, f"one of {', '.join(MIXERS)}")
         for field in ("mlp_ratio", "local_mlp_ratio"):

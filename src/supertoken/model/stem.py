@@ -1,14 +1,12 @@
 """Image to patch grid. Shape letters as in network.py."""
 
-import math
-
 import torch
 from timm.layers import ConvNormAct
 from torch import nn
 
 
 class Stem(nn.Sequential):
-    """3x3 convolutions of stride 2 with BatchNorm and GELU, the last without GELU; the width doubles at each.
+    """3x3 convolutions with BatchNorm and GELU, the last without GELU; the width doubles with each halving of the size.
 
     Shapes: [B, in_chans, H, W] -> [B, C, h, w] with h = ceil(H / stride), w = ceil(W / stride).
     The form is XCiT's convolutional stem (arXiv 2106.09681, section 3.3). That the paper has a convolutional stem is
@@ -18,29 +16,35 @@ class Stem(nn.Sequential):
         in_chans: Channels of the image.
         width: C, channels of a patch token.
         stride: Pixels per patch token and side, a power of two.
+        convs: Convolutions for each halving; the last of them has stride 2.
         device: Where the parameters are created.
         dtype: Of the parameters.
     """
 
-    def __init__(self, in_chans: int, width: int, *, stride: int, device=None, dtype=None) -> None:
-        depth = int(math.log2(stride))
-        channels = [in_chans] + [width // 2 ** (depth - 1 - i) for i in range(depth)]
-        super().__init__(
-            *(
-                ConvNormAct(
-                    channels[i],
-                    channels[i + 1],
-                    kernel_size=3,
-                    stride=2,
-                    padding=1,
-                    apply_act=i + 1 < depth,
-                    act_layer=nn.GELU,
-                    device=device,
-                    dtype=dtype,
+    def __init__(self, in_chans: int, width: int, *, stride: int, convs: int, device=None, dtype=None) -> None:
+        halvings = stride.bit_length() - 1
+        layers = []
+        channels = in_chans
+        for level in range(halvings):
+            for i in range(convs):
+                halve = i == convs - 1
+                out = width // 2 ** (halvings - level - halve)
+                last = halve and level == halvings - 1
+                layers.append(
+                    ConvNormAct(
+                        channels,
+                        out,
+                        kernel_size=3,
+                        stride=2 if halve else 1,
+                        padding=1,
+                        apply_act=not last,
+                        act_layer=nn.GELU,
+                        device=device,
+                        dtype=dtype,
+                    )
                 )
-                for i in range(depth)
-            )
-        )
+                channels = out
+        super().__init__(*layers)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for layer in self:

@@ -1,0 +1,290 @@
+"""The command `supertoken`: parse, call one function, print."""
+
+import difflib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import NoReturn
+
+from jsonargparse import ArgumentParser, set_parsing_settings
+from rich.console import Console
+from rich.table import Table
+
+from . import __version__
+
+USAGE_ERROR, FAILED = 2, 1
+
+
+class Parser(ArgumentParser):
+    """jsonargparse's, with errors of one line that name the nearest option."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+        """Prints the message and ends with code 2."""
+        text = " ".join(message.split())
+        known = [a.dest for a in self._actions if a.dest != "help"]
+        for word in text.replace("'", " ").replace('"', " ").replace("=", " ").split():
+            name = word.removeprefix("--")
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+            if near and name not in known and ("not accepted" in text or "unrecognized" in text or "not expected" in text):
+                text += f"; did you mean {near[0]}?"
+                break
+        fail(f"{text} (supertoken {self.prog.split()[-1]} --help lists the options)", USAGE_ERROR)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Ends the command with one line on standard error."""
+    print(f"supertoken: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def train_parser() -> Parser:
+    """Options of `supertoken train`: the fields of Recipe, and how to begin."""
+    from .training.recipe import Recipe
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = Parser(prog="supertoken train", description="Train a model on your images.")
+    parser.add_argument("--recipe", action="config", help="YAML file of the options below")
+    parser.add_argument("--resume", default=None, help="Run folder to go on with")
+    parser.add_class_arguments(Recipe, fail_untyped=True)
+    return parser
+
+
+RESUMABLE = ("workers", "cache", "device", "tensorboard")
+
+
+def run_train(argv: Sequence[str]) -> None:
+    """Trains, or goes on with a run."""
+    from .training.loop import resume, train
+    from .training.recipe import Recipe
+
+    parser = train_parser()
+    given = parser.parse_args(list(argv)).as_dict()
+    given.pop("recipe", None)
+    folder = given.pop("resume")
+    console = Console()
+    if folder is None:
+        if not given["data"]:
+            parser.error("--data is missing: a folder of images, or digits to try it")
+        train(Recipe(**given), console)
+        return
+    defaults = parser.get_defaults().as_dict()
+    changed = {f.name: given[f.name] for f in fields(Recipe) if given[f.name] != defaults[f.name]}
+    fixed = sorted(set(changed) - set(RESUMABLE))
+    if fixed:
+        parser.error(f"--resume repeats the run's own recipe: {fixed[0]} cannot change ({', '.join(RESUMABLE)} can)")
+    resume(folder, console, **changed)
+
+
+def run_evaluate(argv: Sequence[str]) -> None:
+    """Measures a trained model on labelled images."""
+    from .data.sources import open_splits
+    from .evaluation import evaluate
+    from .prediction import Predictor
+    from .run_folder import load_model, write_json
+    from .training.defaults import best_device
+    from .training.report import draw_confusion
+
+    parser = Parser(prog="supertoken evaluate", description="Measure a trained model on labelled images.")
+    parser.add_argument("--model", type=str, required=True, help="Run folder")
+    parser.add_argument("--data", type=str, default=None, help="Images, as in training; those of the run")
+    parser.add_argument("--split", type=str, default=None, choices=["val", "test", "train"], help="Which; test, or else val")
+    parser.add_argument("--skip_damaged", type=bool, default=False, help="Leave damaged images out")
+    parser.add_argument("--batch_size", type=int, default=64, help="Images at once")
+    parser.add_argument("--workers", type=int, default=0, help="Processes that decode")
+    parser.add_argument("--device", type=str, default=None, help="cpu, cuda, mps")
+    parser.add_argument("--out", type=str, default=None, help="Folder for evaluation JSON and picture; the run folder")
+    args = parser.parse_args(list(argv))
+    trained = load_model(args.model)
+    data = args.data or trained.about.get("data")
+    if data is None:
+        parser.error("--data is missing: the model does not say what it was trained on")
+    splits = open_splits(
+        data, val_fraction=trained.about.get("val_fraction", 0.1), seed=trained.about.get("seed", 0)
+    )
+    split = args.split or ("test" if splits.test is not None else "val")
+    source = getattr(splits, split)
+    if source is None:
+        fail(f"{data}: there is no {split} split", FAILED)
+    result = evaluate(
+        Predictor(trained, best_device(args.device)),
+        source,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        skip_damaged=args.skip_damaged,
+    )
+    print_evaluation(result, f"{data} ({split})", trained.multi_label)
+    out = Path(args.out) if args.out else trained.path.parent
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / f"evaluation-{split}.json", result.as_dict())
+    if result.confusion:
+        draw_confusion(out / f"confusion-{split}.png", result.confusion, result.classes)
+    print(f"written: {out / f'evaluation-{split}.json'}")
+
+
+def print_evaluation(result, title: str, multi_label: bool) -> None:
+    """Tables of the figures, per-class accuracy and, for up to 12 classes, the confusion matrix."""
+    console = Console()
+    name = "mean average precision" if multi_label else "top-1"
+    line = f"{title}: {result.images:,} images, {name} {100 * result.top1:.2f} %"
+    line += f", top-5 {100 * result.top5:.2f} %" if result.top5 is not None else ""
+    line += f", F1 {100 * result.f1:.2f} %" if result.f1 is not None else ""
+    if result.calibration_error is not None:
+        line += f", expected calibration error {100 * result.calibration_error:.2f} %"
+    console.print(line + f", loss {result.loss:.4f}", highlight=False)
+    for text in result.left_out:
+        console.print(f"left out: {text}", highlight=False, markup=False)
+    if result.missing_classes:
+        console.print(f"without images here: {', '.join(result.missing_classes)}", highlight=False)
+    wide = bool(result.confusion) and len(result.classes) <= 12
+    table = Table("class", "%", *(result.classes if wide else []), title="rows: true class" if wide else None)
+    for i, label in enumerate(result.classes):
+        share = result.per_class[label]
+        counts = [str(n) for n in result.confusion[i]] if wide else []
+        table.add_row(label, "-" if share is None else f"{100 * share:.1f}", *counts)
+    console.print(table)
+
+
+def run_predict(argv: Sequence[str]) -> None:
+    """Says what is on images."""
+    from .prediction import Predictor, find_images
+    from .run_folder import load_model
+    from .training.defaults import best_device
+
+    parser = Parser(prog="supertoken predict", description="Say what is on images.")
+    parser.add_argument("images", type=str, nargs="+", help="Files, or folders of them")
+    parser.add_argument("--model", type=str, required=True, help="Run folder")
+    parser.add_argument("--json", action="store_true", help="A line of JSON for each image")
+    parser.add_argument("--topk", type=int, default=5, help="Classes to name")
+    parser.add_argument("--device", type=str, default=None, help="cpu, cuda, mps")
+    args = parser.parse_args(list(argv))
+    if args.topk < 1:
+        parser.error(f"--topk {args.topk}: must be at least 1")
+    predictor = Predictor(load_model(args.model), best_device(args.device))
+    bad = 0
+    console = Console()
+    table = Table("image", "class", "probability", "then")
+    for row in predictor.predict(find_images(args.images), topk=args.topk):
+        bad += row.error is not None
+        if args.json:
+            print(json.dumps(asdict(row)))
+        elif row.error is None:
+            rest = ", ".join(
+                f"{label} {100 * p:.1f} %" for label, p in zip(row.labels[1:], row.probabilities[1:], strict=True)
+            )
+            table.add_row(row.file, row.labels[0], f"{100 * row.probabilities[0]:.1f} %", rest)
+        else:
+            print(f"supertoken: {row.file}: {row.error}", file=sys.stderr)
+    if not args.json and table.row_count:
+        console.print(table)
+    if bad:
+        fail(f"{bad} image{'s' * (bad > 1)} could not be read (named above)", FAILED)
+
+
+def run_check_data(argv: Sequence[str]) -> None:
+    """Decodes a data set and names what is wrong with it."""
+    from .data.checking import check_data
+
+    parser = Parser(prog="supertoken check-data", description="Decode a data set and name what is wrong with it.")
+    parser.add_argument("data", type=str, help="Images, as for training")
+    parser.add_argument("--workers", type=int, default=None, help="Decoders at once; one for each core")
+    args = parser.parse_args(list(argv))
+    report = check_data(args.data, workers=args.workers)
+    if report.fatal:
+        fail(f"training on this would fail: {'; '.join(report.fatal)}", FAILED)
+
+
+def run_models(argv: Sequence[str]) -> None:
+    """Lists the variants."""
+    from .model.summary import summaries
+
+    Parser(prog="supertoken models", description="List the variants.").parse_args(list(argv))
+    table = Table("model", "parameters", "GMACs", "image", "stride", "window", "width", "local/global/class")
+    for row in summaries():
+        depth = f"{row['local_layers']}/{row['global_layers']}/{row['class_layers']}"
+        table.add_row(
+            row["name"],
+            f"{row['parameters'] / 1e6:.2f}M",
+            f"{row['macs'] / 1e9:.3f}",
+            f"{row['img_size']} px",
+            str(row["stride"]),
+            str(row["window"]),
+            str(row["width"]),
+            depth,
+        )
+    Console().print(table)
+
+
+VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
+    "train": (run_train, "train a model on your images"),
+    "evaluate": (run_evaluate, "measure a trained model on labelled images"),
+    "predict": (run_predict, "say what is on images"),
+    "check-data": (run_check_data, "decode a data set and name what is wrong with it"),
+    "models": (run_models, "list the variants"),
+}
+
+
+def usage() -> str:
+    """The overview that `supertoken --help` prints."""
+    lines = ["usage: supertoken VERB [options]", ""]
+    lines += [f"  {verb:<12} {text}" for verb, (_, text) in VERBS.items()]
+    lines += ["", "supertoken VERB --help lists a verb's options; --debug shows where an error came from."]
+    return "\n".join(lines)
+
+
+def expected_errors() -> tuple[type[Exception], ...]:
+    """Errors that are the user's to mend: they get one line."""
+    from .data.decode import BadImage
+    from .data.sources import DataError
+    from .evaluation import EvaluationError
+    from .prediction import PredictionError
+    from .run_folder import RunFolderError
+    from .training.checkpoint import CheckpointError
+    from .training.loop import TrainingStopped
+
+    return (
+        BadImage, DataError, EvaluationError, PredictionError, RunFolderError, CheckpointError, TrainingStopped, OSError,
+    )  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the command."""
+    words = [_option(word) for word in (sys.argv[1:] if argv is None else argv)]
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+        return
+    if words[0] == "--version":
+        print(__version__)
+        return
+    if words[0] not in VERBS:
+        near = difflib.get_close_matches(words[0], VERBS, n=1)
+        fail(f"no verb {words[0]!r}{f'; did you mean {near[0]}?' if near else ''} (supertoken --help)", USAGE_ERROR)
+    from .training.recipe import RecipeError
+
+    try:
+        VERBS[words[0]][0](words[1:])
+    except RecipeError as error:
+        if debug:
+            raise
+        fail(str(error), USAGE_ERROR)
+    except expected_errors() as error:
+        if debug:
+            raise
+        fail(str(error), FAILED)
+    except KeyboardInterrupt:
+        fail("interrupted", 130)
+
+
+def _option(word: str) -> str:
+    """--img-size and --img_size are the same option."""
+    if not word.startswith("--"):
+        return word
+    name, *value = word.split("=", 1)
+    return "=".join(["--" + name[2:].replace("-", "_"), *value])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Random changes of training images: of each sample by (seed, epoch, index), of each batch by (seed, step)."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from timm.data.random_erasing import RandomErasing
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as V
+
+RANDAUGMENT_GROUP = 16  # images that share their operations: a compromise of speed and variety
+
+
+def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The random numbers of one sample in one epoch, whoever draws them."""
+    return np.random.Generator(np.random.Philox(key=[seed * 1_000_003 + epoch, index]))
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Makes everything random in a step (mixup, erasing, dropout, drop path) a function of seed and step."""
+    value = int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
+    random.seed(value)
+    np.random.seed(value)
+    torch.manual_seed(value)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Random crop and mirror of an image to `size` x `size` pixels.
+
+    Args:
+        kind: "shift", "resized" or "none".
+        size: Side of the result.
+        scale: Smallest share of the area of a "resized" crop.
+        hflip: Probability of a mirror image.
+    """
+
+    kind: str
+    size: int
+    scale: float
+    hflip: float
+
+    @property
+    def pad(self) -> int:
+        """Pixels by which a "shift" may move the image."""
+        return self.size // 8 if self.kind == "shift" else 0
+
+    def one(self, image: Tensor, rng: np.random.Generator) -> Tensor:
+        """uint8 [3, any, any] ([3, size, size] unless "resized") -> uint8 [3, size, size]"""
+        flip = rng.random() < self.hflip
+        if self.kind == "resized":
+            top, left, height, width = self.box(image.shape[1], image.shape[2], rng)
+            image = V.resized_crop(image, top, left, height, width, [self.size, self.size], antialias=True)
+        elif self.pad:
+            top, left = rng.integers(0, 2 * self.pad + 1, 2)
+            image = F.pad(image[None], [self.pad] * 4, mode="reflect")[0]
+            image = image[:, top : top + self.size, left : left + self.size]
+        return image.flip(2) if flip else image
+
+    def batch(self, images: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
+        """uint8 [N, 3, size, size] -> the same shape, equal to `one` on each, in one go unless "resized"."""
+        if self.kind == "resized":
+            return torch.stack([self.one(image, rng) for image, rng in zip(images, rngs, strict=True)])
+        flips, offsets = [], []
+        for rng in rngs:
+            flips.append(rng.random() < self.hflip)
+            offsets.append(rng.integers(0, 2 * self.pad + 1, 2) if self.pad else (0, 0))
+        offset = torch.as_tensor(np.array(offsets))
+        span = torch.arange(self.size)
+        rows, columns = offset[:, :1] + span, offset[:, 1:] + span
+        columns = torch.where(torch.tensor(flips)[:, None], columns.flip(1), columns)
+        images = F.pad(images, [self.pad] * 4, mode="reflect") if self.pad else images
+        n = torch.arange(len(images))[:, None, None, None]
+        return images[n, torch.arange(3)[None, :, None, None], rows[:, None, :, None], columns[:, None, None, :]]
+
+    def box(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """Top, left, height, width of a random part with an aspect of 3:4 to 4:3; the centre square if none fits."""
+        for _ in range(10):
+            area = height * width * rng.uniform(self.scale, 1.0)
+            aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+            w, h = round(float(np.sqrt(area * aspect))), round(float(np.sqrt(area / aspect)))
+            if 0 < w <= width and 0 < h <= height:
+                return int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1)), h, w
+        side = min(height, width)
+        return (height - side) // 2, (width - side) // 2, side, side
+
+
+class BatchAugmentation:
+    """RandAugment, normalisation, erasing, mixup and cutmix of a whole batch.
+
+    Args:
+        mean: Of each colour, 0 to 1.
+        std: Of each colour.
+        num_classes: For mixup and cutmix.
+        randaugment: Magnitude of two operations; 0 for none.
+        erasing: Probability.
+        mixup: Alpha; 0 for none.
+        cutmix: Alpha; 0 for none.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        num_classes: int,
+        randaugment: int = 0,
+        erasing: float = 0.0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+    ) -> None:
+        self.mean, self.std = mean, std
+        self.randaugment = v2.RandAugment(num_ops=2, magnitude=randaugment) if randaugment else None
+        self.erasing = RandomErasing(erasing, mode="pixel", device="cpu") if erasing else None
+        mixes = [v2.MixUp(alpha=mixup, num_classes=num_classes)] if mixup else []
+        mixes += [v2.CutMix(alpha=cutmix, num_classes=num_classes)] if cutmix else []
+        self.mix = v2.RandomChoice(mixes) if mixes else None
+
+    def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 [N, 3, S, S] and targets [N] or [N, K] -> float [N, 3, S, S] and targets [N] or [N, K]"""
+        if self.randaugment is not None:
+            images = torch.cat([self.randaugment(group) for group in images.split(RANDAUGMENT_GROUP)])
+        images = normalize(images, self.mean, self.std)
+        if self.erasing is not None:
+            images = self.erasing(images)
+        if self.mix is not None and len(images) > 1:
+            images, targets = self.mix(images, targets)
+        return images, targets
+
+
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 [N, 3, H, W] -> float32 with mean and standard deviation taken out, in channels-last memory."""
+    images = images.contiguous(memory_format=torch.channels_last).float().div_(255)
+    return V.normalize(images, list(mean), list(std), inplace=True)

@@ -1,0 +1,211 @@
+"""From a source to batches: decoded once into memory if they fit, else by workers, with the same result."""
+
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from rich.progress import track
+from timm.data import create_transform
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import functional as V
+
+from .augmentation import Crop, sample_generator
+from .decode import BadImage
+from .sources import Source
+
+Key = tuple[int, int]  # (epoch, index of the sample)
+Batch = tuple[Tensor, Tensor, list[int], list[str]]  # images, targets, indices, names of what could not be decoded
+
+
+class Preprocess:
+    """A PIL image as the model sees it before normalisation: timm's evaluation transform, kept as uint8.
+
+    Args:
+        config: A timm data config: input_size, interpolation, crop_pct, crop_mode.
+    """
+
+    def __init__(self, config: dict) -> None:
+        names = ("input_size", "interpolation", "crop_pct", "crop_mode")
+        self.transform = create_transform(is_training=False, normalize=False, **{n: config[n] for n in names})
+
+    def __call__(self, image) -> Tensor:
+        """PIL RGB -> uint8 [3, S, S]"""
+        return self.transform(image)
+
+
+class Keep:
+    """A PIL image for random crops: its shorter side shrunk to `side` pixels if it is longer.
+
+    Args:
+        side: In pixels.
+    """
+
+    def __init__(self, side: int) -> None:
+        self.side = side
+
+    def __call__(self, image) -> Tensor:
+        """PIL RGB -> uint8 [3, H, W]"""
+        if min(image.size) > self.side:
+            image = V.resize(image, [self.side], antialias=True)
+        return V.pil_to_tensor(image)
+
+
+class TrainImages(Dataset):
+    """Cropped training images by (epoch, index): a pure function of seed, epoch and index.
+
+    Args:
+        source: Of the images.
+        prepare: PIL -> uint8 tensor, the same in each epoch.
+        crop: Differs by epoch.
+        seed: Of the crops.
+        memory: Decode everything now and keep it.
+    """
+
+    def __init__(self, source: Source, prepare: "Preprocess | Keep", crop: Crop, *, seed: int, memory: bool) -> None:
+        self.source, self.prepare, self.crop, self.seed = source, prepare, crop, seed
+        self.targets = torch.as_tensor(source.targets)
+        self.damaged: list[BadImage] = []
+        self.images: list[Tensor | None] | Tensor | None = self.decode_all() if memory else None
+
+    def decode_all(self) -> "list[Tensor | None] | Tensor":
+        """All images, as one tensor if they are of one size; None in the place of a damaged one."""
+        images: list[Tensor | None] = []
+        for i in track(range(len(self.source)), "Decoding training images", transient=True):
+            try:
+                images.append(self.prepare(self.source.image(i)))
+            except BadImage as error:
+                images.append(None)
+                self.damaged.append(error)
+        whole = [image for image in images if image is not None]
+        if len(whole) == len(images) and len({image.shape for image in whole}) == 1:
+            return torch.stack(whole)
+        return images
+
+    def usable(self) -> np.ndarray:
+        """Indices of the images that are not known to be damaged."""
+        if isinstance(self.images, list):
+            return np.array([i for i, image in enumerate(self.images) if image is not None], dtype=np.int64)
+        return np.arange(len(self.source))
+
+    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+        rngs = [sample_generator(self.seed, epoch, i) for epoch, i in keys]
+        indices = [i for _, i in keys]
+        if isinstance(self.images, Tensor):
+            return self.crop.batch(self.images[indices], rngs), self.targets[indices], indices, []
+        images, kept, damaged = [], [], []
+        for i, rng in zip(indices, rngs, strict=True):
+            try:
+                image = self.images[i] if self.images is not None else self.prepare(self.source.image(i))
+                images.append(self.crop.one(image, rng))
+                kept.append(i)
+            except BadImage as error:
+                damaged.append(str(error))
+        side = self.crop.size
+        stacked = torch.stack(images) if images else torch.empty(0, 3, side, side, dtype=torch.uint8)
+        return stacked, self.targets[kept], kept, damaged
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+def epoch_order(usable: np.ndarray, weights: "np.ndarray | None", seed: int, epoch: int) -> np.ndarray:
+    """The samples of an epoch in their order, or drawn with replacement by weight."""
+    rng = np.random.default_rng([seed, epoch])
+    if weights is None:
+        return rng.permutation(usable)
+    return rng.choice(usable, len(usable), p=weights[usable] / weights[usable].sum())
+
+
+class StepBatches:
+    """The batches of a run from a step on, each a list of (epoch, index); an epoch's incomplete last batch is left out.
+
+    Args:
+        usable: Indices of the samples to use.
+        batch_size: Samples per step.
+        seed: Of the order.
+        first: Step to begin with.
+        steps: Of the whole run.
+        weights: Of the samples, for drawing with replacement.
+    """
+
+    def __init__(
+        self,
+        usable: np.ndarray,
+        batch_size: int,
+        *,
+        seed: int,
+        first: int,
+        steps: int,
+        weights: "np.ndarray | None" = None,
+    ) -> None:
+        self.usable, self.batch_size, self.seed, self.weights = usable, batch_size, seed, weights
+        self.first, self.steps = first, steps
+        self.per_epoch = max(1, len(usable) // batch_size)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, order = -1, self.usable
+        for step in range(self.first, self.steps):
+            if step // self.per_epoch != epoch:
+                epoch = step // self.per_epoch
+                order = epoch_order(self.usable, self.weights, self.seed, epoch)
+            start = step % self.per_epoch * self.batch_size
+            yield [(epoch, int(i)) for i in order[start : start + self.batch_size]]
+
+    def __len__(self) -> int:
+        return self.steps - self.first
+
+
+def train_loader(images: TrainImages, batches: StepBatches, workers: int) -> DataLoader:
+    """Batches of `images` in the order of `batches`; no workers are needed for what is in memory."""
+    workers = workers if images.images is None else 0
+    return DataLoader(
+        images, batch_sampler=batches, num_workers=workers, collate_fn=_as_it_is, persistent_workers=workers > 0
+    )
+
+
+class EvalImages(Dataset):
+    """Preprocessed images in order; a damaged one is a BadImage in its place.
+
+    Args:
+        source: Of the images.
+        preprocess: PIL -> uint8 [3, S, S].
+    """
+
+    def __init__(self, source: Source, preprocess: Preprocess) -> None:
+        self.source, self.preprocess = source, preprocess
+
+    def __getitem__(self, i: int) -> "Tensor | BadImage":
+        try:
+            return self.preprocess(self.source.image(i))
+        except BadImage as error:
+            return error
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+def _as_it_is(batch):
+    return batch
+
+
+def eval_batches(
+    source: Source, preprocess: Preprocess, batch_size: int, workers: int
+) -> Iterator[tuple[Tensor, list[int], list[BadImage]]]:
+    """Batches in order: images uint8 [N, 3, S, S], their indices, and those that could not be decoded."""
+    loader = DataLoader(
+        EvalImages(source, preprocess), batch_size=batch_size, num_workers=workers, collate_fn=_as_it_is
+    )
+    start = 0
+    for batch in loader:
+        whole = [(start + i, image) for i, image in enumerate(batch) if isinstance(image, Tensor)]
+        bad = [image for image in batch if isinstance(image, BadImage)]
+        start += len(batch)
+        images = torch.stack([image for _, image in whole]) if whole else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+        yield images, [i for i, _ in whole], bad
+
+
+def default_workers() -> int:
+    """Processes that decode: one for each core but one, at most 8."""
+    return min(8, max(1, len(os.sched_getaffinity(0)) - 1)) if hasattr(os, "sched_getaffinity") else 1

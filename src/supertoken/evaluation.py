@@ -1,0 +1,150 @@
+"""Exact accuracy, calibration, confusion and per-class figures of a model on labelled images."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.progress import track
+from torch import Tensor
+from torchmetrics.functional.classification import (
+    multiclass_calibration_error,
+    multiclass_confusion_matrix,
+    multilabel_average_precision,
+    multilabel_f1_score,
+)
+
+from .data.decode import BadImage
+from .data.loading import eval_batches
+from .data.sources import Source
+from .prediction import Predictor
+
+
+class EvaluationError(Exception):
+    """Data that a model cannot be measured on."""
+
+
+@dataclass
+class Evaluation:
+    """Figures over `images` images; shares from 0 to 1. Multi-label: top1 is the mean average precision."""
+
+    images: int
+    loss: float
+    top1: float
+    top5: float | None = None
+    calibration_error: float | None = None
+    classes: list[str] = field(default_factory=list)
+    per_class: dict[str, float | None] = field(default_factory=dict)
+    confusion: list[list[int]] = field(default_factory=list)
+    missing_classes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    f1: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def measure(logits: Tensor, targets: Tensor, classes: list[str]) -> Evaluation:
+    """Figures from logits [N, K] and targets [N] (class numbers) or [N, K] (0 or 1 for each label)."""
+    if targets.ndim == 2:
+        return _measure_multi_label(logits, targets, classes)
+    K = len(classes)
+    confusion = multiclass_confusion_matrix(logits, targets, num_classes=K)
+    count = confusion.sum(1)
+    per_class = {
+        name: (confusion[i, i] / count[i]).item() if count[i] else None for i, name in enumerate(classes)
+    }
+    top5 = logits.topk(min(5, K)).indices.eq(targets[:, None]).any(1).float().mean().item() if K > 5 else None
+    return Evaluation(
+        images=len(targets),
+        loss=F.cross_entropy(logits, targets).item(),
+        top1=(confusion.diag().sum() / len(targets)).item(),
+        top5=top5,
+        calibration_error=multiclass_calibration_error(logits.softmax(1), targets, num_classes=K, n_bins=15).item(),
+        classes=classes,
+        per_class=per_class,
+        confusion=confusion.tolist(),
+        missing_classes=[name for name, share in per_class.items() if share is None],
+    )
+
+
+def _measure_multi_label(logits: Tensor, targets: Tensor, classes: list[str]) -> Evaluation:
+    K, labels = len(classes), targets.long()
+    precision = multilabel_average_precision(logits, labels, num_labels=K, average="none")
+    known = labels.sum(0) > 0
+    return Evaluation(
+        images=len(targets),
+        loss=F.binary_cross_entropy_with_logits(logits, targets.float()).item(),
+        top1=precision[known].mean().item(),
+        classes=classes,
+        per_class={name: precision[i].item() if known[i] else None for i, name in enumerate(classes)},
+        missing_classes=[name for i, name in enumerate(classes) if not known[i]],
+        f1=multilabel_f1_score(logits.sigmoid(), labels, num_labels=K).item(),
+    )
+
+
+def targets_by_name(source: Source, classes: list[str]) -> np.ndarray:
+    """The source's targets as numbers of the model's classes, matched by name.
+
+    Raises:
+        EvaluationError: The data has a class that the model does not know, or none that it knows.
+    """
+    unknown = [name for name in source.classes if name not in classes]
+    if unknown:
+        raise EvaluationError(
+            f"the data has classes that the model does not know: {', '.join(unknown[:5])}; it knows {', '.join(classes[:10])}"
+        )
+    order = np.array([classes.index(name) for name in source.classes])
+    if source.multi_label:
+        targets = np.zeros((len(source), len(classes)), dtype=np.float32)
+        targets[:, order] = source.targets
+        return targets
+    return order[source.targets]
+
+
+def evaluate(
+    predictor: Predictor,
+    source: Source,
+    *,
+    batches: Iterable | None = None,
+    batch_size: int = 64,
+    workers: int = 0,
+    skip_damaged: bool = False,
+    progress: bool = True,
+) -> Evaluation:
+    """Runs the model over a source; each image counts once.
+
+    Args:
+        predictor: Of the trained model.
+        source: Labelled images; classes are matched by name.
+        batches: From loading.eval_batches, when they are at hand already.
+        batch_size: Images at once.
+        workers: Processes that decode.
+        skip_damaged: Leave damaged images out, named in the result, instead of stopping.
+        progress: Show a bar.
+
+    Raises:
+        EvaluationError: A damaged image (unless left out), no image at all, or a class the model does not know.
+    """
+    classes = predictor.trained.classes
+    targets = torch.as_tensor(targets_by_name(source, classes))
+    if batches is None:
+        batches = eval_batches(source, predictor.preprocess, batch_size, workers)
+    if progress:
+        batches = track(batches, "Evaluating", total=-(-len(source) // batch_size), transient=True)
+    logits, kept, damaged = [], [], list[BadImage]()
+    for images, indices, bad in batches:
+        damaged += bad
+        if bad and not skip_damaged:
+            raise EvaluationError(f"{bad[0]}; mend or remove it, or leave damaged images out with --skip_damaged")
+        if indices:
+            logits.append(predictor.logits(images))
+            kept += indices
+    if not kept:
+        raise EvaluationError("no image could be decoded")
+    result = measure(torch.cat(logits), targets[kept], classes)
+    result.left_out = [str(error) for error in damaged]
+    return result

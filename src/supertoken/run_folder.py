@@ -1,0 +1,167 @@
+"""What a trained model is on disk: reading and writing a run folder and the model folder in it."""
+
+import copy
+import json
+import os
+import platform
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import resolve_data_config
+from timm.models import save_for_hf
+from torch import nn
+
+
+class RunFolderError(Exception):
+    """A folder that is no run folder, or cannot become one; one line that says what to do."""
+
+
+@dataclass
+class TrainedModel:
+    """A model with all that is needed to use it.
+
+    Args:
+        model: In eval mode.
+        classes: Names in the order of the logits.
+        data_config: timm's: input_size, mean, std, interpolation, crop_pct, crop_mode.
+        about: What the training left: data, fingerprint, licence note, accuracy, ...
+        path: Of the model folder.
+    """
+
+    model: nn.Module
+    classes: list[str]
+    data_config: dict[str, Any]
+    about: dict[str, Any]
+    path: Path
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several classes."""
+        return bool(self.about.get("multi_label", False))
+
+
+def new_run_folder(wanted: str | None, data: str) -> Path:
+    """Makes an empty run folder: the one wanted, or runs/NAME of the data with a number behind it if taken.
+
+    Raises:
+        RunFolderError: The one wanted has something in it.
+    """
+    if wanted is not None:
+        path = Path(wanted)
+        if path.exists() and any(path.iterdir()):
+            raise RunFolderError(f"{path}: not empty; choose another --out, or go on with --resume {path}")
+    else:
+        stem = Path(data.split("/", 1)[-1] if data.startswith(("wds/", "hfds/", "torch/")) else data).name
+        stem = stem.split(".")[0] or "run"
+        path = Path("runs") / stem
+        number = 2
+        while path.exists():
+            path, number = Path("runs") / f"{stem}-{number}", number + 1
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def save_model(
+    model: nn.Module, folder: Path, *, classes: list[str], data_config: dict[str, Any], about: dict[str, Any]
+) -> None:
+    """Writes weights and config.json as timm's `local-dir:` and transformers read them, whole or not at all.
+
+    Args:
+        model: Made by timm.create_model.
+        folder: To write; an older one is replaced when the new one is complete.
+        classes: Names in the order of the logits.
+        data_config: How images become the model's input.
+        about: Goes into the config under "supertoken".
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # safetensors takes no channels-last weights
+    model = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    fresh.chmod(0o755)
+    try:
+        config = {"label_names": classes}
+        save_for_hf(model, fresh, model_config=config, safe_serialization=True, data_config=data_config)
+        path = fresh / "config.json"
+        content = json.loads(path.read_text())
+        # transformers' TimmWrapper gives num_classes itself and fails when model_args has it too
+        content.get("model_args", {}).pop("num_classes", None)
+        content["supertoken"] = about
+        path.write_text(json.dumps(content, indent=2))
+        for file in fresh.iterdir():
+            sync(file)
+        old = folder.with_name(f".{folder.name}-old")
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
+        fresh.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def load_model(path: str | Path) -> TrainedModel:
+    """Reads a run folder, or the model folder in it.
+
+    Raises:
+        RunFolderError: There is no model in it.
+    """
+    folder = Path(path)
+    if (folder / "model" / "config.json").exists():
+        folder = folder / "model"
+    if not (folder / "config.json").exists() or not (folder / "model.safetensors").exists():
+        hint = "" if not (folder / "checkpoints").exists() else f"; go on training with --resume {path}"
+        raise RunFolderError(f"{path}: no trained model in it (model/config.json and model/model.safetensors){hint}")
+    content = json.loads((folder / "config.json").read_text())
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    return TrainedModel(
+        model=model,
+        classes=list(content.get("label_names") or content["pretrained_cfg"].get("label_names") or []),
+        data_config=resolve_data_config({}, pretrained_cfg=content["pretrained_cfg"]),
+        about=content.get("supertoken", {}),
+        path=folder,
+    )
+
+
+def sync(path: Path) -> None:
+    """Makes sure that a file's content is on the disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON under a temporary name and renames it."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    sync(temporary)
+    temporary.rename(path)
+
+
+def environment() -> dict[str, Any]:
+    """What a number depends on besides the recipe: versions, processor, threads."""
+    import torchvision
+
+    from . import __version__
+
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0] if names else cpu
+    return {
+        "supertoken": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "timm": timm.__version__,
+        "system": platform.platform(),
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }

@@ -1,0 +1,1 @@
+"""Training: the recipe, what it leaves open, the loop, checkpoints and reports."""

@@ -1,0 +1,50 @@
+"""The full state of a run on disk: written whole or not at all, never unpickled."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..run_folder import sync
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be written or read; one line."""
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Writes under a temporary name, syncs, renames: the previous checkpoint stays until the new one is whole.
+
+    Args:
+        path: Of the checkpoint.
+        state: Tensors, numbers, strings, and lists and dicts of them.
+
+    Raises:
+        CheckpointError: The disk is full or cannot be written; the previous checkpoint is as it was.
+    """
+    temporary = path.with_name(f".{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, temporary)
+        sync(temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        kept = "the previous one is whole" if path.exists() else "there is no earlier one"
+        raise CheckpointError(f"cannot write {path}: {reason}; {kept}. Make room and go on with --resume") from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The state that write_checkpoint wrote.
+
+    Raises:
+        CheckpointError: There is none, or it is damaged.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{path}: no checkpoint there; nothing was saved before the run ended")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{path}: not readable as a checkpoint ({str(error).splitlines()[0]})") from error

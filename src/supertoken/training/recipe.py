@@ -1,0 +1,125 @@
+"""The one place where an option of `supertoken train` is declared."""
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, Literal, Optional, Union
+
+
+class RecipeError(Exception):
+    """Options that cannot work together; one line that says what to change."""
+
+
+@dataclass
+class Recipe:
+    """Everything that decides a training run. What is None is chosen from the data and the machine, and said aloud."""
+
+    data: str = ""
+    """Folder of class folders, .tar or .zip of one, wds/SHARDS, hfds/NAME, torch/NAME, or digits"""
+    out: Optional[str] = None
+    """Run folder to make; runs/NAME of the data, with a number behind it if taken"""
+    val_fraction: float = 0.1
+    """Share of the training images kept for validation if the data has no validation split"""
+    seed: int = 0
+    """Of everything random"""
+    data_license: Optional[str] = None
+    """Terms of the data, written into the model's config"""
+
+    model: Optional[str] = None
+    """Name of any timm or stt_* model; chosen by image size"""
+    model_args: Dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the model, such as {"global_layers": 8}"""
+    img_size: Optional[int] = None
+    """Side of the training images in pixels"""
+    resize: Literal["center", "squash", "border"] = "center"
+    """How images are made square: cut out the centre, squash, or pad the border (timm's crop_mode)"""
+    crop_pct: float = 1.0
+    """Share of the shorter side that the centre crop keeps in evaluation"""
+
+    init: Optional[str] = None
+    """Run folder (or its model folder) whose weights to start from"""
+    freeze: Literal["none", "stem", "local", "backbone"] = "none"
+    """What stays as it is: nothing, the stem, stem and local layers, or all but the classifier (linear probe)"""
+    layer_decay: Optional[float] = None
+    """Learning rate of each layer as a share of that of the next one, for fine-tuning"""
+
+    epochs: Optional[float] = None
+    """Passes over the training images"""
+    minutes: Optional[float] = None
+    """Time budget: the schedule is made to fit it; instead of epochs"""
+    batch_size: Optional[int] = None
+    """Images per step"""
+    accumulate: int = 1
+    """Parts in which a step's batch is computed, to save memory"""
+    opt: Literal["adamw", "muon"] = "muon"
+    """Optimiser; muon takes AdamW for what is no matrix"""
+    lr: Optional[float] = None
+    """Highest learning rate"""
+    weight_decay: float = 0.05
+    """Of matrices; vectors, learned grids and tokens have none"""
+    schedule: Literal["cosine", "linear"] = "cosine"
+    """How the learning rate falls to zero"""
+    warmup: float = 0.1
+    """Share of the steps in which the learning rate rises"""
+    clip_grad: Optional[float] = 1.0
+    """Largest norm of the gradient; null for no limit"""
+    smoothing: float = 0.1
+    """Label smoothing"""
+    drop_path: float = 0.0
+    """Stochastic depth of the last layer"""
+    dropout: float = 0.0
+    """Before the classifier"""
+    ema: Optional[float] = None
+    """Decay of the running mean of the weights, which is then what is evaluated and kept; null for none"""
+
+    crop: Optional[Literal["shift", "resized", "none"]] = None
+    """Random crop: shift by up to an eighth, resized part of the image, or none"""
+    crop_scale: float = 0.35
+    """Smallest share of the area that a resized crop takes"""
+    hflip: Optional[float] = None
+    """Probability of a mirror image"""
+    randaugment: int = 0
+    """Magnitude (0-30) of two random operations on each image; 0 for none"""
+    erasing: float = 0.0
+    """Probability that a rectangle of an image is erased"""
+    mixup: float = 0.0
+    """Alpha of mixup; 0 for none"""
+    cutmix: float = 0.0
+    """Alpha of cutmix; with mixup each batch takes one of the two"""
+    class_weights: Optional[Union[Literal["auto"], Dict[str, float]]] = None
+    """Weights of the classes in the loss: auto (rare ones more) or by name"""
+    weighted_sampling: bool = False
+    """Draw every class equally often"""
+
+    eval_epochs: float = 1.0
+    """Epochs between evaluations"""
+    patience: Optional[int] = None
+    """Stop after so many evaluations without a better one"""
+    checkpoint_minutes: float = 10.0
+    """Time between checkpoints, besides one at each evaluation"""
+    skip_damaged: bool = False
+    """Leave damaged validation images out (counted and named) instead of stopping"""
+    cache: Literal["auto", "memory", "disk"] = "auto"
+    """Where decoded images are kept; auto takes memory if they fit in a quarter of it"""
+    workers: Optional[int] = None
+    """Processes that decode images, when they are not in memory; changes no result"""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the arithmetic; auto takes bf16 where the device gains by it"""
+    device: Optional[str] = None
+    """cpu, cuda, mps; the best there is"""
+    tensorboard: bool = False
+    """Also write TensorBoard events"""
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.minutes is not None:
+            raise RecipeError("epochs and minutes are both set: the time budget decides the epochs, so give only one")
+        limits = {"val_fraction": (0, 0.9), "warmup": (0, 0.9), "smoothing": (0, 0.9), "drop_path": (0, 0.95)}
+        limits |= {"dropout": (0, 0.95), "erasing": (0, 1), "randaugment": (0, 30), "crop_scale": (0.01, 1)}
+        limits |= {"crop_pct": (0.1, 1)}
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) <= high:
+                raise RecipeError(f"{name}={getattr(self, name)}: must be from {low} to {high}")
+        for name in ("epochs", "minutes", "batch_size", "lr", "img_size", "accumulate", "eval_epochs", "patience"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise RecipeError(f"{name}={value}: must be above 0")
+        if self.batch_size and self.batch_size % self.accumulate:
+            raise RecipeError(f"accumulate={self.accumulate}: must divide batch_size={self.batch_size}")

@@ -1,0 +1,274 @@
+"""From a recipe to the parts of a run: data, model, images, number of steps."""
+
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from rich.console import Console
+from timm.data import resolve_data_config
+from torch import Tensor, nn
+
+from ..data.augmentation import BatchAugmentation, Crop, seed_step
+from ..data.loading import Keep, Preprocess, TrainImages
+from ..data.sources import Source, Splits, open_splits
+from ..run_folder import load_model
+from .defaults import MINUTES_WITHOUT_GPU, best_device, fill_in, seconds_per_image, steps_in
+from .recipe import Recipe, RecipeError
+
+
+@dataclass
+class Run:
+    """The parts of a training run.
+
+    Args:
+        recipe: With nothing left open.
+        folder: The run folder.
+        console: To speak on.
+        device: Where it computes.
+        splits: The data.
+        model: On the device, in training mode.
+        frozen: Its parts that are not trained.
+        data_config: timm's preprocessing, as evaluation and prediction will do it.
+        images: Of the training split, cropped at random.
+        usable: Indices of those that are not known to be damaged.
+        augment: What happens to a whole batch.
+        loss_weights: Of the classes, or None.
+        sample_weights: For drawing with replacement, or None.
+        steps: Of the whole run.
+    """
+
+    recipe: Recipe
+    folder: Path
+    console: Console
+    device: torch.device
+    splits: Splits
+    model: nn.Module
+    frozen: list[nn.Module]
+    data_config: dict[str, Any]
+    images: TrainImages
+    usable: np.ndarray
+    augment: BatchAugmentation
+    loss_weights: Tensor | None
+    sample_weights: np.ndarray | None
+    steps: int = 0
+
+    @property
+    def val(self) -> Source:
+        """The validation images."""
+        assert self.splits.val is not None
+        return self.splits.val
+
+    @property
+    def classes(self) -> list[str]:
+        """Names in the order of the logits."""
+        return self.splits.train.classes
+
+    @property
+    def batch_size(self) -> int:
+        """Images per step."""
+        assert self.recipe.batch_size is not None
+        return self.recipe.batch_size
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps per epoch."""
+        return len(self.usable) // self.batch_size
+
+    def say(self, line: str) -> None:
+        """To the console and to log.txt."""
+        say(self.console, self.folder, line)
+
+
+def say(console: Console, folder: Path, line: str) -> None:
+    """To the console and to the run folder's log.txt."""
+    console.print(line, highlight=False, markup=False)
+    with open(folder / "log.txt", "a") as file:
+        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+
+def prepare(recipe: Recipe, splits: Splits, folder: Path, console: Console, steps: int | None = None) -> Run:
+    """Makes the parts of a run.
+
+    Args:
+        recipe: May have open fields.
+        splits: Its data.
+        folder: The run folder.
+        console: To say on what was chosen.
+        steps: Of the whole run, when it is resumed; else they are planned.
+
+    Raises:
+        RecipeError: Something in the recipe does not fit the data.
+    """
+    device = best_device(recipe.device)
+    if splits.val is None:
+        raise RecipeError("there is no validation data: set val_fraction above 0")
+    open_ended = recipe.epochs is None and recipe.minutes is None and device.type == "cpu"
+    recipe, said = fill_in(recipe, splits, device)
+    lines = [f"data: {recipe.data}: {describe(splits)}", f"validation: {splits.rule}"]
+    if steps is None:
+        for line in lines + [f"chosen: {line}" for line in said]:
+            say(console, folder, line)
+    seed_step(recipe.seed, 0)
+    model, recipe = make_model(recipe, len(splits.train.classes))
+    frozen = freeze(model, recipe.freeze)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    assert recipe.img_size is not None
+    data_config = resolve_data_config({}, model=model) | {
+        "input_size": (3, recipe.img_size, recipe.img_size),
+        "crop_pct": recipe.crop_pct,
+        "crop_mode": recipe.resize,
+    }
+    images = make_images(recipe, splits.train, data_config)
+    for error in images.damaged:
+        say(console, folder, f"left out: {error}")
+    run = Run(
+        recipe=recipe,
+        folder=folder,
+        console=console,
+        device=device,
+        splits=splits,
+        model=model,
+        frozen=frozen,
+        data_config=data_config,
+        images=images,
+        usable=images.usable(),
+        augment=BatchAugmentation(
+            data_config["mean"],
+            data_config["std"],
+            num_classes=len(splits.train.classes),
+            randaugment=recipe.randaugment,
+            erasing=recipe.erasing,
+            mixup=recipe.mixup,
+            cutmix=recipe.cutmix,
+        ),
+        loss_weights=class_weights(recipe, splits.train, device),
+        sample_weights=balanced_sampling(splits.train) if recipe.weighted_sampling else None,
+    )
+    if run.batch_size > len(run.usable):
+        raise RecipeError(f"batch_size={run.batch_size}: more than the {len(run.usable)} usable training images")
+    run.steps = plan(run, open_ended) if steps is None else steps
+    return run
+
+
+def describe(splits: Splits) -> str:
+    """Classes and numbers of images in one line."""
+    parts = [f"{len(splits.train.classes)} classes", f"{len(splits.train):,} training images"]
+    if splits.val is not None:
+        parts.append(f"{len(splits.val):,} for validation")
+    if splits.test is not None:
+        parts.append(f"{len(splits.test):,} for one test at the end")
+    return ", ".join(parts)
+
+
+def make_model(recipe: Recipe, num_classes: int) -> tuple[nn.Module, Recipe]:
+    """The model with fresh weights, or those of a run folder with a new classifier; and the recipe that names it."""
+    drops = {"drop_rate": recipe.dropout, "drop_path_rate": recipe.drop_path}
+    if recipe.init is None:
+        args = dict(recipe.model_args)
+        if recipe.model is not None and recipe.model.startswith("stt_"):
+            args["img_size"] = recipe.img_size
+        try:
+            model = timm.create_model(recipe.model, num_classes=num_classes, **drops, **args)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise RecipeError(f"model {recipe.model}: {str(error).splitlines()[0]}") from error
+        return model, recipe
+    trained = load_model(recipe.init)
+    size = recipe.img_size or trained.data_config["input_size"][-1]
+    config = trained.model.pretrained_cfg
+    name = config["architecture"]
+    if recipe.model not in (None, name):
+        raise RecipeError(f"model={recipe.model}, but {recipe.init} holds a {name}: leave model out")
+    args = {k: v for k, v in trained.model._model_args.items() if k not in ("num_classes", "img_size")}
+    args |= {"img_size": size} if name.startswith("stt_") else {}
+    overlay = {"num_classes": len(trained.classes), "label_names": None}
+    model = timm.create_model(
+        name,
+        pretrained=True,
+        num_classes=num_classes,
+        pretrained_cfg_overlay={**overlay, "file": str(trained.path / "model.safetensors"), "classifier": "head"},
+        **drops,
+        **args,
+    )
+    return model, replace(recipe, model=name, img_size=size, model_args=args)
+
+
+def freeze(model: nn.Module, what: str) -> list[nn.Module]:
+    """Stops parts of a Super Token Transformer from learning, and returns them. "backbone" works for any model."""
+    if what == "none":
+        return []
+    if what == "backbone":
+        head = model.get_classifier()
+        parts = [m for m in model.children() if m is not head]
+        keep = {id(p) for p in head.parameters()}
+    else:
+        if not hasattr(model, "windows"):
+            raise RecipeError(f"freeze={what}: only stt_* models have such a part; use none or backbone")
+        parts = [model.stem] + ([model.windows, model.local_layers] if what == "local" else [])
+        keep = {id(p) for p in model.parameters()} - {id(p) for part in parts for p in part.parameters()}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in keep)
+    return parts
+
+
+def make_images(recipe: Recipe, source: Source, data_config: dict[str, Any]) -> TrainImages:
+    """Training images, in memory if they fit in a quarter of what is free or the recipe says so."""
+    assert recipe.img_size is not None and recipe.crop is not None and recipe.hflip is not None
+    crop = Crop(recipe.crop, recipe.img_size, recipe.crop_scale, recipe.hflip)
+    resized = recipe.crop == "resized"
+    prepare = Keep(round(recipe.img_size * 1.5)) if resized else Preprocess(data_config)
+    side = recipe.img_size * (1.5 if resized else 1)
+    fits = 3 * side * side * 1.4 * len(source) < free_memory() / 4
+    memory = recipe.cache == "memory" or (recipe.cache == "auto" and fits)
+    return TrainImages(source, prepare, crop, seed=recipe.seed, memory=memory)
+
+
+def free_memory() -> int:
+    """Bytes of memory that can still be had; a cautious guess where the system does not tell."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 4 * 2**30
+
+
+def class_weights(recipe: Recipe, source: Source, device: torch.device) -> Tensor | None:
+    """Weights of the classes in the loss: mean 1 over the images for "auto", or by name with 1 for the unnamed."""
+    if recipe.class_weights is None:
+        return None
+    count = source.targets.sum(0) if source.multi_label else np.bincount(source.targets, minlength=len(source.classes))
+    if recipe.class_weights == "auto":
+        weights = count.sum() / (len(count) * np.maximum(count, 1))
+    else:
+        unknown = set(recipe.class_weights) - set(source.classes)
+        if unknown:
+            raise RecipeError(f"class_weights: no class {sorted(unknown)[0]!r}; there are {', '.join(source.classes)}")
+        weights = np.array([recipe.class_weights.get(name, 1.0) for name in source.classes])
+    return torch.as_tensor(weights, dtype=torch.float32, device=device)
+
+
+def balanced_sampling(source: Source) -> np.ndarray:
+    """Weight of each image so that every class is drawn equally often."""
+    if source.multi_label:
+        raise RecipeError("weighted_sampling: images with several labels cannot be drawn equally by class")
+    return 1.0 / np.bincount(source.targets, minlength=len(source.classes))[source.targets]
+
+
+def plan(run: Run, open_ended: bool) -> int:
+    """Number of steps: from the epochs, or from a time budget and the speed measured now."""
+    recipe = run.recipe
+    steps = max(1, round((recipe.epochs or 0) * run.per_epoch))
+    if recipe.minutes is None and not open_ended:
+        return steps
+    minutes = recipe.minutes or MINUTES_WITHOUT_GPU
+    speed = seconds_per_image(run.model, recipe, run.device, len(run.classes))
+    fit = steps_in(minutes, recipe, len(run.usable), len(run.val), speed)
+    steps = fit if recipe.minutes is not None else min(steps, fit)
+    run.say(
+        f"chosen: {steps:,} steps, {steps / run.per_epoch:.1f} epochs: measured {1 / speed[0]:.0f} images/s in training "
+        f"and {1 / speed[1]:.0f} in evaluation, for at most {minutes:g} minutes"
+    )
+    return steps
