@@ -1,46 +1,205 @@
-import hashlib, numpy as np
-from pathlib import Path
+"""Labelled images from wherever they are, all with random access: how they are split, and what they are called."""
+
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
 from .decode import decode
-class DataError(Exception): ...
+
+
+class DataError(Exception):
+    """Data that cannot be used; one line that says what, why and what to do."""
+
+
 class Source:
-    multi_label=False
-class FolderSource(Source):
-    def __init__(s,root):
-        s.classes=sorted(p.name for p in Path(root).iterdir() if p.is_dir()); s.files=[(str(f),i) for i,c in enumerate(s.classes) for f in sorted((Path(root)/c).iterdir())]
-        s.targets=np.array([t for _,t in s.files])
-    def __len__(s): return len(s.files)
-    def name(s,i): return s.files[i][0]
-    def image(s,i): return decode(open(s.files[i][0],'rb').read(),s.files[i][0])
-class Digits(Source):
-    def __init__(s):
-        from sklearn.datasets import load_digits
-        d=load_digits(); s.x=d.images; s.targets=d.target.astype(np.int64); s.classes=[str(i) for i in range(10)]
-    def __len__(s): return len(s.x)
-    def name(s,i): return f"digits/{i}"
-    def image(s,i):
-        from PIL import Image
-        return Image.fromarray((s.x[i]*255/16).astype(np.uint8)).convert("RGB")
+    """Labelled images by index.
+
+    Attributes:
+        classes: Names in the order of the class numbers.
+        targets: Class numbers, int64 [N], or for several labels 0 or 1 for each, float32 [N, K].
+    """
+
+    classes: list[str]
+    targets: np.ndarray
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several classes."""
+        return self.targets.ndim == 2
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def name(self, i: int) -> str:
+        """Path or key of an image, to show to a person."""
+        raise NotImplementedError
+
+    def read(self, i: int) -> bytes:
+        """The file as it is."""
+        raise NotImplementedError
+
+    def image(self, i: int) -> Image.Image:
+        """The decoded image, 8-bit RGB.
+
+        Raises:
+            BadImage: It cannot be decoded.
+        """
+        return decode(self.read(i), self.name(i))
+
+
 class Subset(Source):
-    def __init__(s,src,idx): s.src,s.idx=src,np.asarray(idx); s.classes=src.classes; s.targets=src.targets[s.idx]
-    def __len__(s): return len(s.idx)
-    def name(s,i): return s.src.name(int(s.idx[i]))
-    def image(s,i): return s.src.image(int(s.idx[i]))
-def stratified_split(t,f,seed):
-    r=np.random.default_rng(seed); tr,va=[],[]
-    for c in np.unique(t):
-        i=r.permutation(np.flatnonzero(t==c)); k=max(1,round(f*len(i))); va+=list(i[:k]); tr+=list(i[k:])
-    return np.sort(tr),np.sort(va)
+    """Some images of another source.
+
+    Args:
+        source: The other one.
+        indices: Of its images, in order.
+    """
+
+    def __init__(self, source: Source, indices: Sequence[int] | np.ndarray) -> None:
+        self.source = source
+        self.indices = np.asarray(indices, dtype=np.int64)
+        self.classes = source.classes
+        self.targets = source.targets[self.indices]
+
+    def name(self, i: int) -> str:
+        return self.source.name(int(self.indices[i]))
+
+    def read(self, i: int) -> bytes:
+        return self.source.read(int(self.indices[i]))
+
+    def image(self, i: int) -> Image.Image:
+        return self.source.image(int(self.indices[i]))
+
+
+class Renamed(Source):
+    """A source whose targets are numbers of another list of classes, matched by name.
+
+    Args:
+        source: The other one.
+        classes: The list to use.
+        what: For the message.
+
+    Raises:
+        DataError: The source has a class that is not in the list.
+    """
+
+    def __init__(self, source: Source, classes: list[str], what: str) -> None:
+        unknown = sorted(set(source.classes) - set(classes))
+        if unknown:
+            raise DataError(
+                f"{what} has classes that the training images lack: {', '.join(unknown[:5])}; "
+                f"training knows {', '.join(classes[:10])}. Add training images of them or leave them out"
+            )
+        order = np.array([classes.index(name) for name in source.classes])
+        self.source, self.classes = source, classes
+        if source.multi_label:
+            self.targets = np.zeros((len(source), len(classes)), dtype=np.float32)
+            self.targets[:, order] = source.targets
+        else:
+            self.targets = order[source.targets]
+
+    def name(self, i: int) -> str:
+        return self.source.name(i)
+
+    def read(self, i: int) -> bytes:
+        return self.source.read(i)
+
+    def image(self, i: int) -> Image.Image:
+        return self.source.image(i)
+
+
 @dataclass
 class Splits:
-    train: Source; val: Source; test: Source; rule: str
-def fingerprint(s): return hashlib.sha256(("".join(s.name(i) for i in range(len(s)))+str(s.targets.tolist())).encode()).hexdigest()[:16]
-def open_splits(spec,*,val_fraction=.1,seed=0):
-    if spec=='digits':
-        s=Digits(); a,b=stratified_split(s.targets,.2,0); train,test,val=Subset(s,a),Subset(s,b),None
+    """The parts of a data set.
+
+    Args:
+        train: To learn from.
+        val: To choose by.
+        test: To report once.
+        rule: How the validation part came about, for the run folder.
+    """
+
+    train: Source
+    val: Source | None
+    test: Source | None
+    rule: str
+
+
+def stratified_split(targets: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts off a part in which each class has its share: indices of the rest and of the part, both ascending.
+
+    The images of each class are put in an order that depends on the seed and the class number alone; the first
+    `fraction` of them, rounded, are cut off: at least one of a class with two or more, and never a whole class. With
+    several labels per image all images are put in one order.
+
+    Args:
+        targets: [N] or [N, K].
+        fraction: Share to cut off.
+        seed: Of the order.
+    """
+    groups = [np.arange(len(targets))] if targets.ndim == 2 else [np.flatnonzero(targets == c) for c in np.unique(targets)]
+    rest, part = [], []
+    for number, group in enumerate(groups):
+        order = np.random.default_rng([seed, number]).permutation(group)
+        count = min(len(group) - 1, max(1, round(fraction * len(group)))) if fraction > 0 else 0
+        part.append(order[:count])
+        rest.append(order[count:])
+    return np.sort(np.concatenate(rest)), np.sort(np.concatenate(part))
+
+
+def fingerprint(source: Source) -> str:
+    """16 hexadecimal digits that change with the names, labels or classes of a source (not with its pixels)."""
+    digest = hashlib.sha256("\n".join(source.classes).encode())
+    for i in range(len(source)):
+        digest.update(source.name(i).encode())
+    digest.update(np.ascontiguousarray(source.targets).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def open_splits(spec: str, *, val_fraction: float = 0.1, seed: int = 0) -> Splits:
+    """Opens a data set. Without a validation part, one is cut from the training part; a test part is never used for it.
+
+    Args:
+        spec: Folder of class folders, with or without train, val and test above them; the same as .tar, .tar.gz or
+            .zip; `wds/SHARDS`; `hfds/NAME`; `torch/NAME`; `digits`.
+        val_fraction: Share to cut off.
+        seed: Of the cut.
+
+    Raises:
+        DataError: It is not there, is empty, has one class only, or its parts disagree.
+    """
+    from .formats import open_parts
+
+    parts = open_parts(spec)
+    if "train" not in parts:
+        raise DataError(f"{spec}: no training images: expected train/CLASS/IMAGE, or CLASS/IMAGE without parts")
+    train = parts["train"]
+    if len(train) == 0:
+        raise DataError(f"{spec}: no images in it: expected CLASS/IMAGE with a folder for each class")
+    if len(train.classes) < 2:
+        raise DataError(
+            f"{spec}: one class only ({', '.join(train.classes)}): expected CLASS/IMAGE with a folder for each of two "
+            "or more classes"
+        )
+    others = {
+        name: Renamed(parts[name], train.classes, f"{spec}: the {name} part") for name in ("val", "test") if name in parts
+    }
+    val: Source | None = others.get("val")
+    if val is not None:
+        missing = sorted(set(train.classes) - set(parts["val"].classes))
+        rule = f"the data's own validation part of {len(val)} images"
+        rule += f"; it has no images of {', '.join(missing)}" if missing else ""
     else:
-        p=Path(spec); g=lambda n: FolderSource(p/n) if (p/n).exists() else None
-        train,val,test=g('train'),g('val'),g('test')
-    if val is None:
-        a,b=stratified_split(train.targets,val_fraction,seed); train,val=Subset(train,a),Subset(train,b)
-    return Splits(train,val,test,'prov')
+        rest, part = stratified_split(train.targets, val_fraction, seed)
+        if len(part):
+            val = Subset(train, part)
+            train = Subset(train, rest)
+        rule = (
+            f"{len(part)} images cut from the {len(part) + len(rest)} training images: {val_fraction:g} of each class, "
+            f"in the order of seed {seed}"
+        )
+    return Splits(train, val, others.get("test"), rule)
+

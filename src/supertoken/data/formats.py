@@ -1,0 +1,437 @@
+"""The formats in which labelled images come: folder, archive, WebDataset shards, Hugging Face, torchvision, digits."""
+
+import csv
+import io
+import json
+import os
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import braceexpand
+import numpy as np
+from PIL import Image
+from timm.data.readers.img_extensions import get_img_extensions
+
+from .decode import to_rgb
+from .sources import DataError, Source, Subset, stratified_split
+
+SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+LAYOUT = "expected CLASS/IMAGE, or train/CLASS/IMAGE with val and test beside train"
+
+
+def open_parts(spec: str) -> dict[str, Source]:
+    """The parts of a data set by name: train, val, test, as many as there are.
+
+    Args:
+        spec: As in sources.open_splits.
+
+    Raises:
+        DataError: It is not there or not of a known format.
+    """
+    if spec == "digits":
+        return open_digits()
+    for prefix, opener in (("wds/", open_shards), ("hfds/", open_hf), ("torch/", open_torchvision)):
+        if spec.startswith(prefix):
+            return opener(spec.removeprefix(prefix))
+    path = Path(spec)
+    if not path.exists():
+        raise DataError(f"{spec}: not there; {LAYOUT}, or one of wds/SHARDS, hfds/NAME, torch/NAME, digits")
+    if path.is_dir():
+        files = [str(p.relative_to(path)) for p in sorted(path.rglob("*")) if p.is_file()]
+        tables = {p.parent.relative_to(path).as_posix(): p for p in path.rglob("labels.csv")}
+        if tables:
+            return _labelled_parts(path, tables)
+        return _parts_of_paths(spec, files, lambda kept: FolderReader(path, kept))
+    if path.name.endswith(".zip"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = [info.filename for info in archive.infolist() if not info.is_dir()]
+        except zipfile.BadZipFile as error:
+            raise DataError(f"{spec}: not a readable zip file ({error})") from None
+        return _parts_of_paths(spec, sorted(members), lambda kept: ZipReader(path, kept))
+    if path.name.endswith((".tar", ".tar.gz", ".tgz")):
+        return _parts_of_paths(spec, *_tar_index(path))
+    raise DataError(f"{spec}: a file, but no .tar, .tar.gz or .zip; {LAYOUT}")
+
+
+class FolderReader:
+    """Files below a folder.
+
+    Args:
+        root: The folder.
+        files: Paths below it.
+    """
+
+    def __init__(self, root: Path, files: list[str]) -> None:
+        self.root, self.files = root, files
+
+    def name(self, i: int) -> str:
+        """Path of a file."""
+        return str(self.root / self.files[i])
+
+    def read(self, i: int) -> bytes:
+        """Content of a file."""
+        return (self.root / self.files[i]).read_bytes()
+
+
+class ZipReader:
+    """Members of a zip file; each process opens it for itself.
+
+    Args:
+        path: Of the zip file.
+        files: Names of members.
+    """
+
+    def __init__(self, path: Path, files: list[str]) -> None:
+        self.path, self.files = path, files
+        self._open: tuple[int, zipfile.ZipFile] | None = None
+
+    def name(self, i: int) -> str:
+        """Zip file and member."""
+        return f"{self.path}/{self.files[i]}"
+
+    def read(self, i: int) -> bytes:
+        """Content of a member."""
+        if self._open is None or self._open[0] != os.getpid():
+            self._open = (os.getpid(), zipfile.ZipFile(self.path))
+        return self._open[1].read(self.files[i])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open": None}
+
+
+class TarReader:
+    """Members of plain tar files, by their place in the file.
+
+    Args:
+        members: (tar file, name, offset, size) of each.
+    """
+
+    def __init__(self, members: list[tuple[str, str, int, int]]) -> None:
+        self.members = members
+
+    def name(self, i: int) -> str:
+        """Tar file and member."""
+        return "/".join(self.members[i][:2])
+
+    def read(self, i: int) -> bytes:
+        """Content of a member."""
+        path, _, offset, size = self.members[i]
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+
+class MemoryReader:
+    """Members of a compressed tar file, which allows no random access, kept in memory.
+
+    Args:
+        names: Of the members.
+        contents: Of the members.
+    """
+
+    def __init__(self, names: list[str], contents: list[bytes]) -> None:
+        self.names, self.contents = names, contents
+
+    def name(self, i: int) -> str:
+        """Tar file and member."""
+        return self.names[i]
+
+    def read(self, i: int) -> bytes:
+        """Content of a member."""
+        return self.contents[i]
+
+
+class Files(Source):
+    """Image files with their labels.
+
+    Args:
+        reader: Gives name and content of each.
+        classes: Names.
+        targets: Of each file.
+    """
+
+    def __init__(self, reader: Any, classes: list[str], targets: np.ndarray) -> None:
+        self.reader, self.classes, self.targets = reader, classes, targets
+
+    def name(self, i: int) -> str:
+        return self.reader.name(i)
+
+    def read(self, i: int) -> bytes:
+        return self.reader.read(i)
+
+
+def split_paths(files: list[str]) -> dict[str, list[tuple[int, str]]]:
+    """Sorts paths by part: (index, class) of each image file, for layouts with and without parts.
+
+    Folders above the layout, as archives often have one, are skipped. Files that are no images by their ending, and
+    hidden ones, are left out.
+    """
+    extensions = get_img_extensions(as_set=True)
+    images = []
+    for i, file in enumerate(files):
+        pieces = Path(file).parts
+        if Path(file).suffix.lower() in extensions and not any(p.startswith((".", "__MACOSX")) for p in pieces):
+            images.append((i, [p for p in pieces if p != "."]))
+    while images and all(len(p) > 2 for _, p in images) and len({p[0] for _, p in images}) == 1:
+        if SPLIT_NAMES.get(images[0][1][0].lower()):
+            break
+        images = [(i, p[1:]) for i, p in images]
+    parts: dict[str, list[tuple[int, str]]] = {}
+    with_parts = any(SPLIT_NAMES.get(p[0].lower()) == "train" and len(p) > 2 for _, p in images)
+    for i, pieces in images:
+        part = SPLIT_NAMES.get(pieces[0].lower()) if with_parts else "train"
+        below = pieces[1:] if with_parts else pieces
+        if part is not None and len(below) > 1:
+            parts.setdefault(part, []).append((i, below[0]))
+    return parts
+
+
+def _parts_of_paths(spec: str, files: list[str], make: Callable[[list[Any]], Any], kept: Any = None) -> dict[str, Source]:
+    kept = files if kept is None else kept
+    parts: dict[str, Source] = {}
+    for part, entries in split_paths(files).items():
+        classes = sorted({name for _, name in entries})
+        number = {name: k for k, name in enumerate(classes)}
+        targets = np.array([number[name] for _, name in entries], dtype=np.int64)
+        parts[part] = Files(make([kept[i] for i, _ in entries]), classes, targets)
+    if not parts:
+        found = f"{len(files)} files, but no images in class folders" if files else "it is empty"
+        raise DataError(f"{spec}: {found}; {LAYOUT}")
+    return parts
+
+
+def _tar_index(path: Path) -> tuple[list[str], Callable[[list[Any]], Any], list[Any]]:
+    """Names of the members, what makes a reader of some of them, and what to give to it."""
+    try:
+        with tarfile.open(path) as archive:
+            members = sorted((m for m in archive if m.isfile()), key=lambda m: m.name)
+            names = [m.name for m in members]
+            if path.suffix == ".tar":
+                return names, TarReader, [(str(path), m.name, m.offset_data, m.size) for m in members]
+            contents = [(f"{path}/{m.name}", archive.extractfile(m).read()) for m in members]  # type: ignore[union-attr]
+    except tarfile.TarError as error:
+        raise DataError(f"{path}: not a readable tar file ({error})") from None
+    return names, lambda kept: MemoryReader([n for n, _ in kept], [c for _, c in kept]), contents
+
+
+def _labelled_parts(root: Path, tables: dict[str, Path]) -> dict[str, Source]:
+    """Parts with a labels.csv (columns file, labels; several labels are separated by |)."""
+    parts: dict[str, Source] = {}
+    rows: dict[str, list[tuple[str, list[str]]]] = {}
+    for where, table in tables.items():
+        part = "train" if where == "." else SPLIT_NAMES.get(where.lower(), "")
+        if not part:
+            continue
+        with open(table, newline="") as file:
+            reader = csv.DictReader(file)
+            if set(reader.fieldnames or ()) < {"file", "labels"}:
+                raise DataError(f"{table}: the first line must be: file,labels")
+            rows[part] = [(row["file"], [s for s in row["labels"].split("|") if s]) for row in reader]
+    classes = sorted({label for entries in rows.values() for _, labels in entries for label in labels})
+    for part, entries in rows.items():
+        targets = np.zeros((len(entries), len(classes)), dtype=np.float32)
+        for i, (_, labels) in enumerate(entries):
+            targets[i, [classes.index(label) for label in labels]] = 1
+        folder = next(t.parent for w, t in tables.items() if ("train" if w == "." else SPLIT_NAMES.get(w.lower())) == part)
+        missing = [name for name, _ in entries if not (folder / name).exists()]
+        if missing:
+            raise DataError(f"{folder / 'labels.csv'}: names a file that is not there: {missing[0]}")
+        parts[part] = Files(FolderReader(folder, [name for name, _ in entries]), classes, targets)
+    return parts
+
+
+def open_shards(spec: str) -> dict[str, Source]:
+    """WebDataset shards: tar files of KEY.jpg with KEY.cls; indexed once, so that access is random.
+
+    Args:
+        spec: A tar file, a pattern like PATH-{000..010}.tar, or a folder of tar files; the names of files in a folder
+            may begin with train, val or test.
+    """
+    path = Path(spec)
+    shards = [str(p) for p in sorted(path.glob("*.tar"))] if path.is_dir() else list(braceexpand.braceexpand(spec))
+    missing = [shard for shard in shards if not Path(shard).exists()]
+    if missing or not shards:
+        raise DataError(f"wds/{spec}: no such shard: {missing[0] if missing else path / '*.tar'}")
+    listed = Path(shards[0]).parent / "classes.txt"
+    classes = listed.read_text().split("\n") if listed.exists() else None
+    groups: dict[str, list[str]] = {}
+    for shard in shards:
+        word = re.match(r"[a-z]*", Path(shard).name.lower())
+        groups.setdefault(SPLIT_NAMES.get(word.group() if word else "", "train"), []).append(shard)
+    return {part: _shard_source(files, [c for c in classes if c] if classes else None) for part, files in groups.items()}
+
+
+def _shard_source(shards: list[str], classes: list[str] | None) -> Source:
+    extensions = get_img_extensions(as_set=True)
+    members, labels = [], []
+    for shard in shards:
+        samples: dict[str, dict[str, tarfile.TarInfo]] = {}
+        with tarfile.open(shard) as archive:
+            for member in archive:
+                folder, _, file = member.name.rpartition("/")
+                key, _, ending = file.partition(".")
+                if member.isfile() and ending:
+                    samples.setdefault(f"{folder}/{key}", {})["." + ending.lower()] = member
+            for key, files in samples.items():
+                image = next((m for ending, m in files.items() if ending in extensions), None)
+                if image is None:
+                    continue
+                if ".cls" in files:
+                    label = archive.extractfile(files[".cls"]).read().decode().strip()  # type: ignore[union-attr]
+                elif ".json" in files:
+                    content = json.loads(archive.extractfile(files[".json"]).read())  # type: ignore[union-attr]
+                    label = str(content.get("label", content.get("cls")))
+                else:
+                    raise DataError(f"{shard}: {key} has no .cls (and no .json with a label)")
+                members.append((shard, image.name, image.offset_data, image.size))
+                labels.append(label)
+    numbers = all(label.isdigit() for label in labels)
+    if classes is None:
+        found = sorted(set(labels), key=lambda s: (int(s), s) if numbers else (0, s))
+        classes = found
+    elif numbers:
+        labels = [classes[int(label)] for label in labels]
+    number = {name: k for k, name in enumerate(classes)}
+    return Files(TarReader(members), classes, np.array([number[label] for label in labels], dtype=np.int64))
+
+
+class HfSource(Source):
+    """A split of a Hugging Face dataset.
+
+    Args:
+        table: The split.
+        what: For messages.
+    """
+
+    def __init__(self, table: Any, what: str) -> None:
+        import datasets
+
+        features = table.features
+        image = next((n for n, f in features.items() if isinstance(f, datasets.Image)), None)
+        label = next((n for n in ("label", "labels", "fine_label", "class", "target") if n in features), None)
+        if image is None or label is None:
+            raise DataError(f"{what}: no column of images and labels; there are {', '.join(features)}")
+        self.table, self.what, self.column = table.cast_column(image, datasets.Image(decode=False)), what, image
+        kind, values = features[label], table[label]
+        names = getattr(kind, "names", None) or getattr(getattr(kind, "feature", None), "names", None)
+        if isinstance(values[0], (list, tuple)):
+            self.classes = list(names or sorted({str(v) for row in values for v in row}))
+            self.targets = np.zeros((len(values), len(self.classes)), dtype=np.float32)
+            for i, row in enumerate(values):
+                self.targets[i, [v if names else self.classes.index(str(v)) for v in row]] = 1
+        else:
+            self.classes = list(names or sorted({str(v) for v in values}))
+            numbers = values if names else [self.classes.index(str(v)) for v in values]
+            self.targets = np.array(numbers, dtype=np.int64)
+
+    def name(self, i: int) -> str:
+        return self.table[i][self.column].get("path") or f"{self.what}/{i}"
+
+    def read(self, i: int) -> bytes:
+        cell = self.table[i][self.column]
+        return cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+
+
+def open_hf(name: str) -> dict[str, Source]:
+    """A Hugging Face dataset: a folder from save_to_disk, or what datasets.load_dataset takes."""
+    try:
+        import datasets
+    except ImportError:
+        raise DataError(f"hfds/{name}: needs the extra hf: pip install 'supertoken[hf]'") from None
+    try:
+        found = datasets.load_from_disk(name) if Path(name).exists() else datasets.load_dataset(name)
+    except Exception as error:
+        raise DataError(f"hfds/{name}: {str(error).splitlines()[0]}") from error
+    tables = found if isinstance(found, dict) else {"train": found}
+    return {
+        SPLIT_NAMES[part]: HfSource(table, f"hfds/{name}/{part}") for part, table in tables.items() if part in SPLIT_NAMES
+    }
+
+
+class Arrays(Source):
+    """Images that are at hand as PIL images or arrays.
+
+    Args:
+        get: Gives the image of an index.
+        classes: Names.
+        targets: Class numbers.
+        what: For names.
+    """
+
+    def __init__(self, get: Callable[[int], Image.Image], classes: list[str], targets: np.ndarray, what: str) -> None:
+        self.get, self.classes, self.targets, self.what = get, classes, targets, what
+
+    def name(self, i: int) -> str:
+        return f"{self.what}/{i}"
+
+    def read(self, i: int) -> bytes:
+        file = io.BytesIO()
+        self.get(i).save(file, "PNG")
+        return file.getvalue()
+
+    def image(self, i: int) -> Image.Image:
+        return to_rgb(self.get(i))
+
+
+def open_torchvision(name: str) -> dict[str, Source]:
+    """One of torchvision's named sets by timm's name, such as cifar10; `cifar10:FOLDER` says where it lies."""
+    from timm.data import create_dataset
+
+    name, _, root = name.partition(":")
+    where = root or str(Path.home() / ".cache" / "supertoken" / name)
+    parts: dict[str, Source] = {}
+    for part in ("train", "validation"):
+        try:
+            data = create_dataset(f"torch/{name}", root=where, split=part, download=not Path(where).exists())
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DataError(f"torch/{name}: {reason} (looked in {where})") from error
+        classes = [str(c) for c in getattr(data, "classes", [])]
+        targets = np.array(getattr(data, "targets", None) or [t for _, t in data], dtype=np.int64)
+        classes = classes or [str(k) for k in range(targets.max() + 1)]
+        # torchvision's sets have train and test; timm calls the latter validation
+        parts["train" if part == "train" else "test"] = Arrays(PairImage(data), classes, targets, f"torch/{name}/{part}")
+    return parts
+
+
+class PairImage:
+    """The image of an (image, label) pair of a dataset.
+
+    Args:
+        data: The dataset.
+    """
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __call__(self, i: int) -> Image.Image:
+        return self.data[i][0]
+
+
+class DigitImage:
+    """An image of scikit-learn's digits.
+
+    Args:
+        images: [N, 8, 8] with values from 0 to 16.
+    """
+
+    def __init__(self, images: np.ndarray) -> None:
+        self.images = (images * (255 / 16)).round().astype(np.uint8)
+
+    def __call__(self, i: int) -> Image.Image:
+        return Image.fromarray(self.images[i])
+
+
+def open_digits() -> dict[str, Source]:
+    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels; a fifth of each is the test part, in a fixed order."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    whole = Arrays(DigitImage(data.images), [str(k) for k in range(10)], data.target.astype(np.int64), "digits")
+    train, test = stratified_split(whole.targets, 0.2, 0)
+    return {"train": Subset(whole, train), "test": Subset(whole, test)}

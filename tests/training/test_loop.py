@@ -1,0 +1,255 @@
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from rich.console import Console
+
+from supertoken.cli import main
+from supertoken.run_folder import RunFolderError, load_model
+from supertoken.training import checkpoint as checkpoint_module
+from supertoken.training.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from supertoken.training.loop import Trainer, TrainingStopped, train
+from supertoken.training.recipe import Recipe, RecipeError
+
+from .conftest import TINY, make_folder
+
+
+def quiet():
+    return Console(quiet=True)
+
+
+def run(data, out, **changes):
+    return train(Recipe(**(TINY | {"data": str(data), "out": str(out)} | changes)), quiet())
+
+
+def failing(capsys, *words):
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in words])
+    errors = capsys.readouterr().err
+    assert "Traceback" not in errors
+    assert len(errors.strip().splitlines()) == 1, errors
+    return stop.value.code, errors
+
+
+def test_run_folder_holds_everything(folder, tmp_path):
+    out = run(folder, tmp_path / "run")
+    names = {p.name for p in out.iterdir()}
+    assert names >= {
+        "recipe.yaml", "model", "metrics.csv", "curves.png", "confusion.png", "samples.png", "log.txt",
+        "environment.json", "checkpoints", "evaluation.json",
+    }  # fmt: skip
+    assert {p.name for p in (out / "checkpoints").iterdir()} == {"last.pt", "best.pt"}
+    recipe = yaml.safe_load((out / "recipe.yaml").read_text())
+    assert Recipe(**recipe).crop == "shift"  # nothing is left open
+    config = json.loads((out / "model" / "config.json").read_text())
+    assert config["label_names"] == ["cat", "dog"]
+    assert config["supertoken"]["data_fingerprint"] and "val_fraction" in config["supertoken"]
+    rows = list(csv.DictReader(open(out / "metrics.csv")))
+    assert [float(row["epoch"]) for row in rows] == [1, 2]
+
+
+def test_the_same_recipe_gives_the_same_weights_from_memory_and_from_disk(folder, tmp_path):
+    kept = [
+        load_model(run(folder, tmp_path / name, **changes)).model.state_dict()
+        for name, changes in (("a", {"cache": "memory"}), ("b", {"cache": "disk", "workers": 0}))
+    ]
+    for name, weight in kept[0].items():
+        assert torch.equal(weight, kept[1][name]), name
+
+
+def test_a_recipe_from_a_run_folder_repeats_it(folder, tmp_path):
+    first = run(folder, tmp_path / "a", seed=3)
+    recipe = yaml.safe_load((first / "recipe.yaml").read_text()) | {"out": str(tmp_path / "b")}
+    second = train(Recipe(**recipe), quiet())
+    expected, repeated = (load_model(path).model.state_dict() for path in (first, second))
+    assert all(torch.equal(weight, repeated[name]) for name, weight in expected.items())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"opt": "adamw", "schedule": "linear", "ema": None, "mixup": 0.0, "cutmix": 0.0},
+        {"class_weights": "auto"},
+        {"class_weights": {"cat": 2.0}, "mixup": 0.0, "cutmix": 0.0},
+        {"weighted_sampling": True},
+        {"randaugment": 9},
+        {"crop": "resized"},
+        {"model": "test_vit", "model_args": {}, "img_size": 160, "resize": "squash", "epochs": 0.5},
+        {"patience": 1, "epochs": 6, "lr": 1e-12},
+    ],
+    ids=lambda changes: ",".join(changes),
+)
+def test_options_work(folder, tmp_path, changes):
+    out = run(folder, tmp_path / "run", **changes)
+    assert load_model(out).classes == ["cat", "dog"]
+
+
+def test_accumulation_equals_the_large_batch_without_batch_norm(folder, tmp_path):
+    changes = {"model": "test_vit", "model_args": {"img_size": 32}, "img_size": 32, "epochs": 1, "opt": "adamw"}
+    changes |= {"drop_path": 0.0}
+    kept = [
+        load_model(run(folder, tmp_path / str(n), accumulate=n, **changes)).model.state_dict() for n in (1, 2)
+    ]
+    for name, weight in kept[0].items():
+        torch.testing.assert_close(weight, kept[1][name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_fine_tuning_starts_from_the_weights_and_linear_probe_moves_only_the_head(folder, tmp_path):
+    base = run(folder, tmp_path / "base")
+    three = make_folder(tmp_path / "three", classes=("bird", "cat", "fish"))
+    options = {"model": None, "model_args": {}, "img_size": None, "init": str(base)}
+    probe = run(three, tmp_path / "probe", freeze="backbone", ema=None, **options)
+    before, after = load_model(base).model.state_dict(), load_model(probe).model.state_dict()
+    assert after["head.weight"].shape[0] == 3
+    for name, weight in before.items():
+        if not name.startswith("head."):
+            assert torch.equal(weight, after[name]), name
+    tuned = load_model(run(three, tmp_path / "tuned", layer_decay=0.8, **options)).model.state_dict()
+    assert not torch.equal(before["stem.0.conv.weight"], tuned["stem.0.conv.weight"])
+
+
+def test_loss_that_is_not_finite_stops_with_step_rate_and_files(folder, tmp_path):
+    with pytest.raises(TrainingStopped, match=r"not finite at step \d+ with lr .*\.png"):
+        run(folder, tmp_path / "run", lr=1e30, clip_grad=None, opt="adamw", epochs=20)
+    assert (tmp_path / "run" / "not_finite.txt").read_text().count(".png") == 8
+
+
+def test_full_disk_at_a_checkpoint_keeps_the_previous_one(tmp_path, monkeypatch):
+    path = tmp_path / "last.pt"
+    write_checkpoint(path, {"step": 1})
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint_module, "sync", full)
+    with pytest.raises(CheckpointError, match="No space left on device; the previous one is whole"):
+        write_checkpoint(path, {"step": 2})
+    assert read_checkpoint(path) == {"step": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_full_disk_in_training_is_one_line_and_no_loss(folder, tmp_path, monkeypatch, capsys):
+    written = []
+
+    def full_later(path):
+        written.append(path)
+        if len(written) > 4:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint_module, "sync", full_later)
+    monkeypatch.setattr(Trainer, "evaluate_and_save", Trainer.evaluate_and_save)
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(yaml.safe_dump(TINY | {"data": str(folder), "epochs": 8, "checkpoint_minutes": 1e-6}))
+    code, errors = failing(capsys, "train", "--recipe", recipe, "--out", tmp_path / "run")
+    assert code == 1 and "No space left on device" in errors and "--resume" in errors
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["standing"]["step"] >= 1
+
+
+def test_empty_folder_is_one_line(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    code, errors = failing(capsys, "train", "--data", tmp_path / "empty", "--out", tmp_path / "run")
+    assert code == 1 and "empty" in errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_single_class_is_one_line(tmp_path, capsys):
+    make_folder(tmp_path / "one", classes=("cat",))
+    code, errors = failing(capsys, "train", "--data", tmp_path / "one", "--out", tmp_path / "run")
+    assert code == 1 and "class" in errors
+
+
+def test_wrong_recipe_key_names_the_nearest(folder, tmp_path, capsys):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"data: {folder}\nwarm_up: 0.1\n")
+    code, errors = failing(capsys, "train", "--recipe", recipe)
+    assert code == 2 and "warm_up" in errors and "did you mean warmup" in errors
+    code, errors = failing(capsys, "train", "--data", folder, "--epoch", "3")
+    assert code == 2 and "epochs" in errors
+
+
+def test_truncated_files_are_named_once_left_out_and_counted(tmp_path):
+    data = make_folder(tmp_path / "data", per_class=50)
+    bad = data / "cat" / "007.png"
+    bad.write_bytes(bad.read_bytes()[:200])
+    for cache in ("memory", "disk"):
+        out = tmp_path / cache
+        try:
+            run(data, out, cache=cache, workers=0, epochs=2, skip_damaged=True)
+        finally:
+            text = (out / "log.txt").read_text()
+        assert len(re.findall(r"left out: .*007\.png", text)) <= 1
+    train_names = (tmp_path / "memory" / "log.txt").read_text()
+    assert "007.png" in train_names or "in validation" in train_names
+
+
+def test_damaged_validation_image_is_an_error_unless_left_out(tmp_path, capsys):
+    data = tmp_path / "data"
+    make_folder(data / "train")
+    make_folder(data / "val", per_class=3, seed=1)
+    bad = data / "val" / "dog" / "001.png"
+    bad.write_bytes(b"")
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(yaml.safe_dump(TINY | {"data": str(data)}))
+    code, errors = failing(capsys, "train", "--recipe", recipe, "--out", tmp_path / "a")
+    assert code == 1 and "001.png" in errors and "skip_damaged" in errors
+    out = run(data, tmp_path / "b", skip_damaged=True)
+    figures = json.loads((out / "evaluation.json").read_text())["validation"]
+    assert figures["images"] == 5 and "001.png" in figures["left_out"][0]
+
+
+def test_validation_with_a_missing_class_maps_by_name_and_says_so(tmp_path):
+    data = tmp_path / "data"
+    make_folder(data / "train", classes=("a", "b", "c"))
+    make_folder(data / "val", classes=("a", "c"), per_class=4, seed=1)
+    out = run(data, tmp_path / "run")
+    figures = json.loads((out / "evaluation.json").read_text())["validation"]
+    assert figures["missing_classes"] == ["b"]
+    assert np.array(figures["confusion"]).sum(1).tolist() == [4, 0, 4]
+    assert "b" in (out / "log.txt").read_text()
+
+
+def test_validation_with_an_unknown_class_is_one_line(tmp_path, capsys):
+    data = tmp_path / "data"
+    make_folder(data / "train")
+    make_folder(data / "val", classes=("cat", "zebra"), per_class=3)
+    code, errors = failing(capsys, "train", "--data", data, "--out", tmp_path / "run")
+    assert code == 1 and "zebra" in errors
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--epochs", "2", "--minutes", "3"], "epochs and minutes"),
+        (["--batch_size", "1000"], "batch_size"),
+        (["--model", "no_such_model"], "no_such_model"),
+        (["--init", "nowhere"], "nowhere"),
+        (["--warmup", "2"], "warmup"),
+        (["--class_weights", "{zebra: 2}"], "zebra"),
+    ],
+)
+def test_impossible_options_are_one_line(folder, tmp_path, capsys, words, said):
+    code, errors = failing(capsys, "train", "--data", folder, "--out", tmp_path / "run", *words)
+    assert code in (1, 2) and said in errors
+    assert not (tmp_path / "run").exists(), "a failed start left something behind"
+
+
+def test_a_used_run_folder_is_refused(folder, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("precious")
+    with pytest.raises(RunFolderError, match="not empty"):
+        run(folder, tmp_path / "run")
+    assert (tmp_path / "run" / "mine.txt").read_text() == "precious"
+
+
+def test_resume_refuses_other_data(folder, tmp_path):
+    from supertoken.training.loop import resume
+
+    out = run(folder, tmp_path / "run")
+    Image.new("RGB", (16, 16)).save(folder / "cat" / "new.png")
+    with pytest.raises(RecipeError, match="not the data"):
+        resume(out, quiet())
