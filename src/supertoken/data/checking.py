@@ -1,0 +1,187 @@
+"""`supertoken check-data`: decode everything, and name what is wrong before training finds it."""
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from timm.data.readers.img_extensions import get_img_extensions
+
+from .decode import BadImage
+from .sources import DataError, Source, open_splits
+
+
+@dataclass
+class Finding:
+    """What decoding an image showed."""
+
+    digest: str = ""
+    size: tuple[int, int] | None = None
+    error: str | None = None
+
+
+@dataclass
+class Report:
+    """What is wrong with a data set.
+
+    Args:
+        images: Number of images in each part.
+        damaged: A line for each image that cannot be used.
+        duplicates: A line for each image that stands in two parts, or in two classes.
+        strange: Further things to know of.
+        fatal: Why training on it would fail; empty if it would not.
+    """
+
+    images: dict[str, int] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
+    duplicates: list[str] = field(default_factory=list)
+    strange: list[str] = field(default_factory=list)
+    fatal: list[str] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[str]:
+        """All of them."""
+        return self.damaged + self.duplicates + self.strange + self.fatal
+
+
+def check_data(spec: str, *, workers: int | None = None, console: Console | None = None) -> Report:
+    """Decodes every image of a data set in parallel and prints what is wrong with it.
+
+    Args:
+        spec: As in sources.open_splits.
+        workers: Decoders at once; None for one for each core.
+        console: To print on.
+    """
+    console = console or Console()
+    report = Report()
+    try:
+        splits = open_splits(spec)
+    except DataError as error:
+        report.fatal.append(str(error))
+        return report
+    own_val = splits.rule.startswith("the data's own")
+    parts = {"train": splits.train, "val": splits.val, "test": splits.test}
+    sources = {name: source for name, source in parts.items() if source is not None}
+    console.print(f"validation: {splits.rule}", highlight=False)
+    findings = decode_all(sources, workers or os.cpu_count() or 1, console)
+    report.images = {name: len(source) for name, source in sources.items()}
+    for name, source in sources.items():
+        bad = [f.error for f in findings[name] if f.error]
+        report.damaged += bad
+        if len(bad) == len(source):
+            report.fatal.append(f"no image of the {name} part can be decoded")
+        if name == "val" and bad:
+            report.strange.append(f"{len(bad)} damaged validation images: training stops unless --skip_damaged true")
+    report.duplicates = find_duplicates(sources, findings)
+    report.strange += odd_classes(sources, own_val)
+    if Path(spec).is_dir():
+        report.strange += other_files(Path(spec))
+    print_report(report, sources, findings, console)
+    return report
+
+
+def decode_all(sources: dict[str, Source], workers: int, console: Console) -> dict[str, list[Finding]]:
+    """A finding for each image of each part."""
+
+    def look(source: Source, i: int) -> Finding:
+        try:
+            image = source.image(i)
+            return Finding(hashlib.sha256(image.tobytes()).hexdigest(), image.size)
+        except BadImage as error:
+            return Finding(error=str(error))
+        except OSError as error:
+            return Finding(error=f"{source.name(i)}: {error.strerror or error}")
+
+    findings: dict[str, list[Finding]] = {}
+    with Progress(console=console, transient=True) as progress, ThreadPoolExecutor(workers) as pool:
+        task = progress.add_task("Decoding", total=sum(map(len, sources.values())))
+        for name, source in sources.items():
+            findings[name] = []
+            for finding in pool.map(lambda i, s=source: look(s, i), range(len(source))):  # type: ignore[misc]
+                findings[name].append(finding)
+                progress.advance(task)
+    return findings
+
+
+def find_duplicates(sources: dict[str, Source], findings: dict[str, list[Finding]]) -> list[str]:
+    """Images with the same pixels in two parts, or with different labels in one."""
+    places: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for name, found in findings.items():
+        for i, finding in enumerate(found):
+            if finding.digest:
+                places[finding.digest].append((name, i))
+    lines = []
+    for same in places.values():
+        first = same[0]
+        for other in same[1:]:
+            names = [sources[part].name(i) for part, i in (first, other)]
+            labels = [np.atleast_1d(sources[part].targets[i]).tolist() for part, i in (first, other)]
+            if first[0] != other[0]:
+                lines.append(f"the same picture in {first[0]} and {other[0]}: {names[0]} = {names[1]}")
+            elif labels[0] != labels[1]:
+                lines.append(f"the same picture with two labels: {names[0]} = {names[1]}")
+    return lines
+
+
+def counts(source: Source) -> np.ndarray:
+    """Images of each class."""
+    if source.multi_label:
+        return source.targets.sum(0).astype(int)
+    return np.bincount(source.targets, minlength=len(source.classes))
+
+
+def odd_classes(sources: dict[str, Source], own_val: bool) -> list[str]:
+    """Classes that one part lacks, or that are very rare."""
+    lines = []
+    for name, source in sources.items():
+        lacking = [c for c, n in zip(source.classes, counts(source), strict=True) if n == 0]
+        if lacking and (name != "val" or own_val):
+            lines.append(f"the {name} part has no image of: {', '.join(lacking)}")
+    rare = [c for c, n in zip(sources["train"].classes, counts(sources["train"]), strict=True) if 0 < n < 5]
+    return lines + ([f"fewer than five training images of: {', '.join(rare)}"] if rare else [])
+
+
+def other_files(root: Path) -> list[str]:
+    """Files that are no images by their ending, and that training therefore does not see."""
+    extensions = get_img_extensions(as_set=True)
+    known = {"labels.csv", "classes.txt", "readme.md", "readme.txt", "license", "license.txt", "attribution.txt"}
+    found = [
+        p
+        for p in sorted(root.rglob("*"))
+        if p.is_file() and p.suffix.lower() not in extensions and p.name.lower() not in known and p.name[0] != "."
+    ]
+    return [f"not an image by its ending, left out: {p}" for p in found]
+
+
+def print_report(
+    report: Report, sources: dict[str, Source], findings: dict[str, list[Finding]], console: Console
+) -> None:
+    """Tables of counts and sizes, then the problems."""
+    classes = sources["train"].classes
+    table = Table("class", *sources, title="images")
+    numbers = {name: counts(source) for name, source in sources.items()}
+    shown = range(len(classes)) if len(classes) <= 40 else [*range(20), *range(len(classes) - 20, len(classes))]
+    for k in shown:
+        table.add_row(classes[k], *(str(numbers[name][k]) for name in sources))
+    table.add_row("all", *(f"{len(source):,}" for source in sources.values()), style="bold")
+    console.print(table)
+    sides = [min(f.size) for found in findings.values() for f in found if f.size]
+    buckets = Counter(next((edge for edge in (32, 64, 128, 256, 512, 1024, 2048) if side <= edge), 0) for side in sides)
+    table = Table("shorter side", "images", title="sizes")
+    for edge, number in sorted(buckets.items(), key=lambda item: item[0] or 10**9):
+        table.add_row(f"up to {edge} px" if edge else "over 2048 px", f"{number:,}")
+    console.print(table)
+    for line in report.problems:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    total = sum(report.images.values())
+    console.print(
+        f"{total:,} images: {len(report.damaged)} damaged, {len(report.duplicates)} duplicates, "
+        f"{len(report.strange)} further remarks",
+        highlight=False,
+    )

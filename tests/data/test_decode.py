@@ -1,0 +1,81 @@
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from supertoken.data.decode import BadImage, decode
+
+
+def encoded(image, kind="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+GREY = Image.fromarray(np.full((4, 6), 100, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (encoded(GREY), (100, 100, 100)),
+        (encoded(Image.fromarray(np.full((4, 6), 100 * 257, np.uint16))), (100, 100, 100)),
+        (encoded(Image.new("LA", (6, 4), (10, 0))), (255, 255, 255)),
+        (encoded(Image.new("RGBA", (6, 4), (10, 20, 30, 255))), (10, 20, 30)),
+        (encoded(Image.new("RGBA", (6, 4), (10, 20, 30, 0))), (255, 255, 255)),
+        (encoded(Image.new("RGB", (6, 4), (10, 20, 30)).quantize(4)), (10, 20, 30)),
+        (encoded(Image.new("1", (6, 4), 1)), (255, 255, 255)),
+        (encoded(Image.new("CMYK", (6, 4), (0, 0, 0, 0)), "JPEG"), (255, 255, 255)),
+        (encoded(Image.new("RGB", (6, 4), (0, 0, 255)), "BMP"), (0, 0, 255)),
+    ],
+    ids=["grey", "16 bit", "grey and alpha", "opaque", "transparent", "palette", "1 bit", "CMYK", "BMP"],
+)
+def test_every_mode_becomes_rgb(data, expected):
+    image = decode(data, "x")
+    assert image.mode == "RGB" and image.size == (6, 4)
+    assert image.getpixel((0, 0)) == expected
+
+
+def test_animated_image_gives_its_first_frame():
+    frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "lime")]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert decode(data, "x").getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_exif_rotation_is_applied():
+    image = Image.new("RGB", (6, 4))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    assert decode(encoded(image, "JPEG", exif=exif), "x").size == (4, 6)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"hello, this is no image", "not an image"),
+        (encoded(Image.effect_noise((64, 64), 90), "JPEG")[:900], "damaged"),
+        (encoded(Image.effect_noise((64, 64), 90))[:900], "damaged"),
+    ],
+    ids=["empty", "text", "truncated JPEG", "truncated PNG"],
+)
+def test_bad_files_are_named_with_the_reason(data, reason):
+    with pytest.raises(BadImage, match=f"^cat.png: .*{reason}"):
+        decode(data, "cat.png")
+
+
+def test_decompression_bomb_is_refused_before_it_is_decoded():
+    with pytest.raises(BadImage, match="over the limit"):
+        decode(encoded(Image.new("1", (30_000, 30_000))), "bomb.png")
+
+
+@given(st.binary(max_size=200), st.integers(0, 60))
+def test_random_bytes_never_raise_anything_else(noise, cut):
+    for data in (noise, encoded(GREY)[:cut] + noise):
+        try:
+            assert decode(data, "x").mode == "RGB"
+        except BadImage:
+            pass
