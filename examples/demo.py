@@ -24,5 +24,8 @@ if __name__ == "__main__":
     test = open_splits("digits").test
     for i in range(5):
         test.image(i).resize((64, 64)).save(images / f"{test.classes[test.targets[i]]}-{i}.png")
-    step("Use it (the file's name begins with the true digit)", ["predict", "--model", str(RUN), str(images), "--topk", "3"])
+    step(
+        "Use it (the file's name begins with the true digit)",
+        ["predict", "--model", str(RUN), str(images), "--topk", "3"],
+    )
     print(f"\nLook at: {RUN}/samples.png, {RUN}/curves.png, {RUN}/confusion.png, {RUN}/metrics.csv")

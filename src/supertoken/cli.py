@@ -23,14 +23,18 @@ class Parser(ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Prints the message and ends with code 2."""
         text = " ".join(message.split())
         known = [a.dest for a in self._actions if a.dest != "help"]
         for word in text.replace("'", " ").replace('"', " ").replace("=", " ").split():
             name = word.removeprefix("--")
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-            if near and name not in known and ("not accepted" in text or "unrecognized" in text or "not expected" in text):
+            if (
+                near
+                and name not in known
+                and ("not accepted" in text or "unrecognized" in text or "not expected" in text)
+            ):
                 text += f"; did you mean {near[0]}?"
                 break
         fail(f"{text} (supertoken {self.prog.split()[-1]} --help lists the options)", USAGE_ERROR)
@@ -92,7 +96,9 @@ def run_evaluate(argv: Sequence[str]) -> None:
     parser = Parser(prog="supertoken evaluate", description="Measure a trained model on labelled images.")
     parser.add_argument("--model", type=str, required=True, help="Run folder")
     parser.add_argument("--data", type=str, default=None, help="Images, as in training; those of the run")
-    parser.add_argument("--split", type=str, default=None, choices=["val", "test", "train"], help="Which; test, or else val")
+    parser.add_argument(
+        "--split", type=str, default=None, choices=["val", "test", "train"], help="Which; test, or else val"
+    )
     parser.add_argument("--skip_damaged", type=bool, default=False, help="Leave damaged images out")
     parser.add_argument("--batch_size", type=int, default=64, help="Images at once")
     parser.add_argument("--workers", type=int, default=0, help="Processes that decode")
@@ -103,9 +109,7 @@ def run_evaluate(argv: Sequence[str]) -> None:
     data = args.data or trained.about.get("data")
     if data is None:
         parser.error("--data is missing: the model does not say what it was trained on")
-    splits = open_splits(
-        data, val_fraction=trained.about.get("val_fraction", 0.1), seed=trained.about.get("seed", 0)
-    )
+    splits = open_splits(data, val_fraction=trained.about.get("val_fraction", 0.1), seed=trained.about.get("seed", 0))
     split = args.split or ("test" if splits.test is not None else "val")
     source = getattr(splits, split)
     if source is None:
@@ -247,7 +251,8 @@ def expected_errors() -> tuple[type[Exception], ...]:
     from .training.loop import TrainingStopped
 
     return (
-        BadImage, DataError, EvaluationError, PredictionError, RunFolderError, CheckpointError, TrainingStopped, OSError,
+        BadImage, CheckpointError, DataError, EvaluationError, OSError, PredictionError, RunFolderError,
+        TrainingStopped,
     )  # fmt: skip
 
 

@@ -54,9 +54,7 @@ def measure(logits: Tensor, targets: Tensor, classes: list[str]) -> Evaluation:
     K = len(classes)
     confusion = multiclass_confusion_matrix(logits, targets, num_classes=K)
     count = confusion.sum(1)
-    per_class = {
-        name: (confusion[i, i] / count[i]).item() if count[i] else None for i, name in enumerate(classes)
-    }
+    per_class = {name: (confusion[i, i] / count[i]).item() if count[i] else None for i, name in enumerate(classes)}
     top5 = logits.topk(min(5, K)).indices.eq(targets[:, None]).any(1).float().mean().item() if K > 5 else None
     return Evaluation(
         images=len(targets),
@@ -95,7 +93,8 @@ def targets_by_name(source: Source, classes: list[str]) -> np.ndarray:
     unknown = [name for name in source.classes if name not in classes]
     if unknown:
         raise EvaluationError(
-            f"the data has classes that the model does not know: {', '.join(unknown[:5])}; it knows {', '.join(classes[:10])}"
+            f"the data has classes that the model does not know: {', '.join(unknown[:5])}; "
+            f"it knows {', '.join(classes[:10])}"
         )
     order = np.array([classes.index(name) for name in source.classes])
     if source.multi_label:
@@ -135,7 +134,9 @@ def evaluate(
         batches = eval_batches(source, predictor.preprocess, batch_size, workers)
     if progress:
         batches = track(batches, "Evaluating", total=-(-len(source) // batch_size), transient=True)
-    logits, kept, damaged = [], [], list[BadImage]()
+    logits: list[Tensor] = []
+    kept: list[int] = []
+    damaged: list[BadImage] = []
     for images, indices, bad in batches:
         damaged += bad
         if bad and not skip_damaged:

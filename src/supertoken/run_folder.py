@@ -80,12 +80,12 @@ def save_model(
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     # safetensors takes no channels-last weights
-    model = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    model = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     fresh.chmod(0o755)
     try:
         config = {"label_names": classes}
-        save_for_hf(model, fresh, model_config=config, safe_serialization=True, data_config=data_config)
+        save_for_hf(model, str(fresh), model_config=config, safe_serialization=True, data_config=data_config)
         path = fresh / "config.json"
         content = json.loads(path.read_text())
         # transformers' TimmWrapper gives num_classes itself and fails when model_args has it too

@@ -14,7 +14,9 @@ from tests.training.conftest import make_folder
 
 
 def names(source):
-    return sorted(source.name(i).rsplit("/", 2)[-2] + "/" + source.name(i).rsplit("/", 1)[-1] for i in range(len(source)))
+    return sorted(
+        source.name(i).rsplit("/", 2)[-2] + "/" + source.name(i).rsplit("/", 1)[-1] for i in range(len(source))
+    )
 
 
 def pack(folder, path):
@@ -120,7 +122,9 @@ def test_hugging_face_dataset_from_disk(tmp_path, several):
     assert splits.train.classes == ["cat", "dog"] and len(splits.train) == 18
     assert splits.train.multi_label is several
     i = 3
-    assert splits.train.image(i).getpixel((0, 0))[0] % 2 == (splits.train.targets[i] if not several else i % 2) or several
+    assert (
+        splits.train.image(i).getpixel((0, 0))[0] % 2 == (splits.train.targets[i] if not several else i % 2) or several
+    )
 
 
 def test_labels_csv_gives_several_labels(tmp_path):

@@ -92,9 +92,7 @@ def test_options_work(folder, tmp_path, changes):
 def test_accumulation_equals_the_large_batch_without_batch_norm(folder, tmp_path):
     changes = {"model": "test_vit", "model_args": {"img_size": 32}, "img_size": 32, "epochs": 1, "opt": "adamw"}
     changes |= {"drop_path": 0.0}
-    kept = [
-        load_model(run(folder, tmp_path / str(n), accumulate=n, **changes)).model.state_dict() for n in (1, 2)
-    ]
+    kept = [load_model(run(folder, tmp_path / str(n), accumulate=n, **changes)).model.state_dict() for n in (1, 2)]
     for name, weight in kept[0].items():
         torch.testing.assert_close(weight, kept[1][name], rtol=1e-3, atol=1e-5, msg=name)
 

@@ -103,7 +103,7 @@ def decode_all(sources: dict[str, Source], workers: int, console: Console) -> di
         task = progress.add_task("Decoding", total=sum(map(len, sources.values())))
         for name, source in sources.items():
             findings[name] = []
-            for finding in pool.map(lambda i, s=source: look(s, i), range(len(source))):  # type: ignore[misc]
+            for finding in pool.map(lambda i, s=source: look(s, i), range(len(source))):
                 findings[name].append(finding)
                 progress.advance(task)
     return findings

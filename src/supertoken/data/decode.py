@@ -60,7 +60,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB of an image of any mode; 16 and 32 bits are scaled, not cut off."""
     if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
         pixels = np.asarray(image).astype(np.float64)
-        top = 1.0 if image.mode == "F" and pixels.max(initial=0) <= 1 else 255.0 if pixels.max(initial=0) <= 255 else 65535.0
+        top = (
+            1.0
+            if image.mode == "F" and pixels.max(initial=0) <= 1
+            else 255.0
+            if pixels.max(initial=0) <= 255
+            else 65535.0
+        )
         pixels = np.clip(pixels / top * 255, 0, 255).round()
         return Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "La", "RGBa", "PA") or "transparency" in image.info:

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import re
 import tarfile
 import zipfile
@@ -17,6 +16,7 @@ from PIL import Image
 from timm.data.readers.img_extensions import get_img_extensions
 
 from .decode import to_rgb
+from .readers import FolderReader, MemoryReader, TarReader, ZipReader
 from .sources import DataError, Source, Subset, stratified_split
 
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -58,94 +58,6 @@ def open_parts(spec: str) -> dict[str, Source]:
     raise DataError(f"{spec}: a file, but no .tar, .tar.gz or .zip; {LAYOUT}")
 
 
-class FolderReader:
-    """Files below a folder.
-
-    Args:
-        root: The folder.
-        files: Paths below it.
-    """
-
-    def __init__(self, root: Path, files: list[str]) -> None:
-        self.root, self.files = root, files
-
-    def name(self, i: int) -> str:
-        """Path of a file."""
-        return str(self.root / self.files[i])
-
-    def read(self, i: int) -> bytes:
-        """Content of a file."""
-        return (self.root / self.files[i]).read_bytes()
-
-
-class ZipReader:
-    """Members of a zip file; each process opens it for itself.
-
-    Args:
-        path: Of the zip file.
-        files: Names of members.
-    """
-
-    def __init__(self, path: Path, files: list[str]) -> None:
-        self.path, self.files = path, files
-        self._open: tuple[int, zipfile.ZipFile] | None = None
-
-    def name(self, i: int) -> str:
-        """Zip file and member."""
-        return f"{self.path}/{self.files[i]}"
-
-    def read(self, i: int) -> bytes:
-        """Content of a member."""
-        if self._open is None or self._open[0] != os.getpid():
-            self._open = (os.getpid(), zipfile.ZipFile(self.path))
-        return self._open[1].read(self.files[i])
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open": None}
-
-
-class TarReader:
-    """Members of plain tar files, by their place in the file.
-
-    Args:
-        members: (tar file, name, offset, size) of each.
-    """
-
-    def __init__(self, members: list[tuple[str, str, int, int]]) -> None:
-        self.members = members
-
-    def name(self, i: int) -> str:
-        """Tar file and member."""
-        return "/".join(self.members[i][:2])
-
-    def read(self, i: int) -> bytes:
-        """Content of a member."""
-        path, _, offset, size = self.members[i]
-        with open(path, "rb") as file:
-            file.seek(offset)
-            return file.read(size)
-
-
-class MemoryReader:
-    """Members of a compressed tar file, which allows no random access, kept in memory.
-
-    Args:
-        names: Of the members.
-        contents: Of the members.
-    """
-
-    def __init__(self, names: list[str], contents: list[bytes]) -> None:
-        self.names, self.contents = names, contents
-
-    def name(self, i: int) -> str:
-        """Tar file and member."""
-        return self.names[i]
-
-    def read(self, i: int) -> bytes:
-        """Content of a member."""
-        return self.contents[i]
-
-
 class Files(Source):
     """Image files with their labels.
 
@@ -172,11 +84,11 @@ def split_paths(files: list[str]) -> dict[str, list[tuple[int, str]]]:
     hidden ones, are left out.
     """
     extensions = get_img_extensions(as_set=True)
-    images = []
+    images: list[tuple[int, tuple[str, ...]]] = []
     for i, file in enumerate(files):
         pieces = Path(file).parts
         if Path(file).suffix.lower() in extensions and not any(p.startswith((".", "__MACOSX")) for p in pieces):
-            images.append((i, [p for p in pieces if p != "."]))
+            images.append((i, pieces))
     while images and all(len(p) > 2 for _, p in images) and len({p[0] for _, p in images}) == 1:
         if SPLIT_NAMES.get(images[0][1][0].lower()):
             break
@@ -191,7 +103,9 @@ def split_paths(files: list[str]) -> dict[str, list[tuple[int, str]]]:
     return parts
 
 
-def _parts_of_paths(spec: str, files: list[str], make: Callable[[list[Any]], Any], kept: Any = None) -> dict[str, Source]:
+def _parts_of_paths(
+    spec: str, files: list[str], make: Callable[[list[Any]], Any], kept: Any = None
+) -> dict[str, Source]:
     kept = files if kept is None else kept
     parts: dict[str, Source] = {}
     for part, entries in split_paths(files).items():
@@ -237,7 +151,9 @@ def _labelled_parts(root: Path, tables: dict[str, Path]) -> dict[str, Source]:
         targets = np.zeros((len(entries), len(classes)), dtype=np.float32)
         for i, (_, labels) in enumerate(entries):
             targets[i, [classes.index(label) for label in labels]] = 1
-        folder = next(t.parent for w, t in tables.items() if ("train" if w == "." else SPLIT_NAMES.get(w.lower())) == part)
+        folder = next(
+            t.parent for w, t in tables.items() if ("train" if w == "." else SPLIT_NAMES.get(w.lower())) == part
+        )
         missing = [name for name, _ in entries if not (folder / name).exists()]
         if missing:
             raise DataError(f"{folder / 'labels.csv'}: names a file that is not there: {missing[0]}")
@@ -258,12 +174,12 @@ def open_shards(spec: str) -> dict[str, Source]:
     if missing or not shards:
         raise DataError(f"wds/{spec}: no such shard: {missing[0] if missing else path / '*.tar'}")
     listed = Path(shards[0]).parent / "classes.txt"
-    classes = listed.read_text().split("\n") if listed.exists() else None
+    classes = [c for c in listed.read_text().split("\n") if c] if listed.exists() else None
     groups: dict[str, list[str]] = {}
     for shard in shards:
         word = re.match(r"[a-z]*", Path(shard).name.lower())
         groups.setdefault(SPLIT_NAMES.get(word.group() if word else "", "train"), []).append(shard)
-    return {part: _shard_source(files, [c for c in classes if c] if classes else None) for part, files in groups.items()}
+    return {part: _shard_source(files, classes) for part, files in groups.items()}
 
 
 def _shard_source(shards: list[str], classes: list[str] | None) -> Source:
@@ -349,7 +265,9 @@ def open_hf(name: str) -> dict[str, Source]:
         raise DataError(f"hfds/{name}: {str(error).splitlines()[0]}") from error
     tables = found if isinstance(found, dict) else {"train": found}
     return {
-        SPLIT_NAMES[part]: HfSource(table, f"hfds/{name}/{part}") for part, table in tables.items() if part in SPLIT_NAMES
+        SPLIT_NAMES[part]: HfSource(table, f"hfds/{name}/{part}")
+        for part, table in tables.items()
+        if part in SPLIT_NAMES
     }
 
 
@@ -395,7 +313,9 @@ def open_torchvision(name: str) -> dict[str, Source]:
         targets = np.array(getattr(data, "targets", None) or [t for _, t in data], dtype=np.int64)
         classes = classes or [str(k) for k in range(targets.max() + 1)]
         # torchvision's sets have train and test; timm calls the latter validation
-        parts["train" if part == "train" else "test"] = Arrays(PairImage(data), classes, targets, f"torch/{name}/{part}")
+        parts["train" if part == "train" else "test"] = Arrays(
+            PairImage(data), classes, targets, f"torch/{name}/{part}"
+        )
     return parts
 
 

@@ -97,7 +97,9 @@ class TrainImages(Dataset):
         images, kept, damaged = [], [], []
         for i, rng in zip(indices, rngs, strict=True):
             try:
-                image = self.images[i] if self.images is not None else self.prepare(self.source.image(i))
+                image = self.images[i] if self.images is not None else None
+                if image is None:
+                    image = self.prepare(self.source.image(i))
                 images.append(self.crop.one(image, rng))
                 kept.append(i)
             except BadImage as error:

@@ -140,7 +140,9 @@ def stratified_split(targets: np.ndarray, fraction: float, seed: int) -> tuple[n
         fraction: Share to cut off.
         seed: Of the order.
     """
-    groups = [np.arange(len(targets))] if targets.ndim == 2 else [np.flatnonzero(targets == c) for c in np.unique(targets)]
+    groups = (
+        [np.arange(len(targets))] if targets.ndim == 2 else [np.flatnonzero(targets == c) for c in np.unique(targets)]
+    )
     rest, part = [], []
     for number, group in enumerate(groups):
         order = np.random.default_rng([seed, number]).permutation(group)
@@ -185,7 +187,9 @@ def open_splits(spec: str, *, val_fraction: float = 0.1, seed: int = 0) -> Split
             "or more classes"
         )
     others = {
-        name: Renamed(parts[name], train.classes, f"{spec}: the {name} part") for name in ("val", "test") if name in parts
+        name: Renamed(parts[name], train.classes, f"{spec}: the {name} part")
+        for name in ("val", "test")
+        if name in parts
     }
     val: Source | None = others.get("val")
     if val is not None:
@@ -202,4 +206,3 @@ def open_splits(spec: str, *, val_fraction: float = 0.1, seed: int = 0) -> Split
             f"in the order of seed {seed}"
         )
     return Splits(train, val, others.get("test"), rule)
-

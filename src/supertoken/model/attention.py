@@ -47,9 +47,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width, **dd)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    def forward(
-        self, x: Tensor, mask: Optional[Tensor] = None, collect: Optional[Dict[str, Tensor]] = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, mask: Optional[Tensor] = None, collect: Optional[Dict[str, Tensor]] = None) -> Tensor:
         shape = x.shape
         qkv = self.qkv(x).reshape(-1, shape[-2], 3, self.heads, shape[-1] // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [sequences, heads, tokens, C / heads]
@@ -67,7 +65,7 @@ class Attention(nn.Module):
 
 
 class ClassAttention(nn.Module):
-    """Attention of one class token [B, 1, C] to the Super tokens [B, gh*gw, C], as CaiT's (arXiv 2103.17239, section 2.2).
+    """Attention of a class token [B, 1, C] to the Super tokens [B, gh*gw, C], after CaiT (arXiv 2103.17239).
 
     DIFF: the class token does not attend to itself, so that its weights over the Super tokens sum to one.
 

@@ -13,7 +13,7 @@ MIXERS = ("conv", "attention", "none")
 class DepthwiseConv(nn.Module):
     """Depthwise 3x3 convolution over the grid of windows. [B, gh*gw, C] -> the same shape.
 
-    A "separable convolution mixer" is second-hand knowledge of the paper; that ours has no pointwise part is our choice:
+    A "separable convolution mixer" is second-hand knowledge of the paper; ours has no pointwise part by choice:
     49M parameters leave no room for one.
 
     Args:

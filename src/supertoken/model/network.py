@@ -8,7 +8,7 @@ T = 1 + M*M tokens in a window (the Super token is number 0), K classes.
 """
 
 import math
-from typing import Dict, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
 from timm.layers import calculate_drop_path_rates, trunc_normal_
@@ -24,7 +24,7 @@ from .windows import LearnedGrid, Windows, patch_grid_size, super_token_map
 
 
 class SuperTokenTransformer(TimmContract):
-    """Isotropic vision transformer with one Super token per window; the upper layers and the class token read only those.
+    """Isotropic vision transformer with one Super token per window; upper layers and class token read only those.
 
     Images [B, in_chans, H, W] of any size -> logits [B, K].
 
@@ -72,9 +72,9 @@ class SuperTokenTransformer(TimmContract):
         self.num_features = self.head_hidden_size = a.width
         self.global_pool = global_pool
         self.ends_in_patches = False  # set when pruned to a local layer
-        drop_path = calculate_drop_path_rates(drop_path_rate, a.local_layers + a.global_layers)
-        drops = {"drop": proj_drop_rate, "attn_drop": attn_drop_rate}
-        common = {"layer_scale": a.layer_scale, **dd}
+        drop_path: List[Any] = calculate_drop_path_rates(drop_path_rate, a.local_layers + a.global_layers)
+        drops: Dict[str, Any] = {"drop": proj_drop_rate, "attn_drop": attn_drop_rate}
+        common: Dict[str, Any] = {"layer_scale": a.layer_scale, **dd}
 
         def block(name: str, ratio: float, rate: float) -> Block:
             return Block(a.width, a.heads, mlp_ratio=ratio, drop_path=rate, name=name, **drops, **common)
@@ -88,13 +88,11 @@ class SuperTokenTransformer(TimmContract):
         self.local_layers = nn.ModuleList()
         for i, rate in enumerate(drop_path[: a.local_layers]):
             n = f"local.{i}"
-            layer = LocalLayer(block(n, a.local_mlp_ratio, rate), mixer(n, a.mixer, rate), name=n)
-            self.local_layers.append(layer)
+            self.local_layers.append(LocalLayer(block(n, a.local_mlp_ratio, rate), mixer(n, a.mixer, rate), name=n))
         self.global_layers = nn.ModuleList()
         for i, rate in enumerate(drop_path[a.local_layers :]):
             n = f"global.{i}"
-            layer = GlobalLayer(block(n, a.mlp_ratio, rate), mixer(n, a.global_mixer, rate), name=n)
-            self.global_layers.append(layer)
+            self.global_layers.append(GlobalLayer(block(n, a.mlp_ratio, rate), mixer(n, a.global_mixer, rate), name=n))
         self.norm = nn.LayerNorm(a.width, eps=1e-6, **dd)
         self.class_token = nn.Parameter(torch.empty(1, 1, a.width, **dd)) if global_pool == "token" else None
         self.class_layers = nn.ModuleList(
@@ -109,7 +107,8 @@ class SuperTokenTransformer(TimmContract):
         names += [f"global_layers.{i}" for i in range(a.global_layers)]
         strides = [a.stride] * a.local_layers + [a.stride * a.window] * a.global_layers
         self.feature_info = [
-            {"num_chs": a.width, "reduction": stride, "module": name} for stride, name in zip(strides, names)
+            {"num_chs": a.width, "reduction": stride, "module": name}
+            for stride, name in zip(strides, names, strict=True)
         ]
         if weight_init != "skip":
             self.init_weights(needs_reset=False)
@@ -204,4 +203,4 @@ def init_module(module: nn.Module, needs_reset: bool) -> None:
     elif isinstance(module, LearnedGrid):
         trunc_normal_(module.weight, std=0.02)
     elif needs_reset and hasattr(module, "reset_parameters"):
-        module.reset_parameters()
+        module.reset_parameters()  # type: ignore[operator]

@@ -3,7 +3,7 @@
 The one place that imports private names of timm. The methods are described in timm's own models (1.0.31).
 """
 
-from typing import Any, Dict, List, Optional, Set, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set, Tuple, Union
 
 import torch
 from timm.layers import get_device_dtype, to_2tuple
@@ -11,7 +11,8 @@ from timm.models._features import feature_take_indices
 from timm.models._input import update_model_input_size
 from torch import Tensor, nn
 
-from .windows import patch_grid_size, super_token_map
+from .architecture import Architecture
+from .windows import Windows, patch_grid_size, super_token_map
 
 POOLS = ("token", "avg", "")
 
@@ -25,6 +26,23 @@ def check_pool(global_pool: str, has_class_layers: bool) -> None:
 class TimmContract(nn.Module):
     """Base of SuperTokenTransformer: the methods that timm calls and that the forward pass does not need."""
 
+    if TYPE_CHECKING:  # not at run time: torch.jit.script would take them for attributes
+        architecture: Architecture
+        windows: Windows
+        stem: nn.Module
+        norm: nn.Module
+        local_layers: nn.ModuleList
+        global_layers: nn.ModuleList
+        class_layers: nn.ModuleList
+        class_norm: nn.Module
+        class_token: Optional[nn.Parameter]
+        head: nn.Module
+        feature_info: List[Dict[str, Any]]
+        num_features: int
+        num_classes: int
+        global_pool: str
+        ends_in_patches: bool
+
     def forward_intermediates(
         self,
         x: Tensor,
@@ -34,7 +52,7 @@ class TimmContract(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> Union[List[Tensor], Tuple[Tensor, List[Tensor]]]:
-        """Feature maps of chosen layers: patch tokens [B, C, h, w] of local, Super tokens [B, C, gh, gw] of global ones.
+        """Maps of chosen layers: patch tokens [B, C, h, w] of local, Super tokens [B, C, gh, gw] of global ones.
 
         Args:
             x: Images [B, in_chans, H, W].
@@ -125,7 +143,7 @@ class TimmContract(nn.Module):
         pool = self.global_pool if global_pool is None else global_pool
         check_pool(pool, len(self.class_layers) > 0)
         if pool != "token":
-            self.class_token = None
+            self.register_parameter("class_token", None)
             self.class_layers = nn.ModuleList().train(self.training)
             self.class_norm = nn.Identity().train(self.training)
         self.global_pool = pool

@@ -90,7 +90,9 @@ def fill_in(recipe: Recipe, splits: Splits, device: torch.device) -> tuple[Recip
         recipe = choose(recipe, "epochs", epochs, f"for {n:,} training images")
         if not gpu:
             recipe = replace(recipe, minutes=None)
-            said.append(f"at most {MINUTES_WITHOUT_GPU:.0f} minutes, as there is no GPU: --epochs or --minutes change it")
+            said.append(
+                f"at most {MINUTES_WITHOUT_GPU:.0f} minutes, as there is no GPU: --epochs or --minutes change it"
+            )
     return recipe, said
 
 

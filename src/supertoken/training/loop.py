@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 import yaml
 from accelerate import Accelerator
@@ -20,7 +19,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor
 
 from ..data.augmentation import seed_step
-from ..data.loading import Preprocess, StepBatches, default_workers, eval_batches, train_loader
+from ..data.loading import StepBatches, default_workers, eval_batches, train_loader
 from ..data.sources import Source, fingerprint, open_splits
 from ..evaluation import Evaluation, evaluate
 from ..prediction import Predictor
@@ -193,9 +192,7 @@ class Trainer:
         """Cross-entropy, or binary cross-entropy per label for several labels."""
         if self.run.splits.train.multi_label:
             return F.binary_cross_entropy_with_logits(logits, targets.float(), pos_weight=self.run.loss_weights)
-        return F.cross_entropy(
-            logits, targets, weight=self.run.loss_weights, label_smoothing=self.recipe.smoothing
-        )
+        return F.cross_entropy(logits, targets, weight=self.run.loss_weights, label_smoothing=self.recipe.smoothing)
 
     def stop_not_finite(self, lr: float, indices: list[int]) -> None:
         """Ends the run, naming step, learning rate and the batch's files."""
@@ -257,7 +254,9 @@ class Trainer:
         """The model as it will be used."""
         model = self.ema.module if self.ema is not None else self.run.model
         run = self.run
-        return TrainedModel(model, run.classes, run.data_config, {"multi_label": run.splits.train.multi_label}, run.folder)
+        return TrainedModel(
+            model, run.classes, run.data_config, {"multi_label": run.splits.train.multi_label}, run.folder
+        )
 
     def finish(self) -> None:
         """Saves the best weights as the model, draws the pictures, and measures the test set once."""
@@ -383,5 +382,3 @@ class Trainer:
         with SummaryWriter(str(self.run.folder / "events")) as writer:
             for name, value in row.items():
                 writer.add_scalar(name, value, int(row["step"]))
-
-

@@ -111,7 +111,12 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.epochs is not None and self.minutes is not None:
             raise RecipeError("epochs and minutes are both set: the time budget decides the epochs, so give only one")
-        limits = {"val_fraction": (0, 0.9), "warmup": (0, 0.9), "smoothing": (0, 0.9), "drop_path": (0, 0.95)}
+        limits: Dict[str, tuple[float, float]] = {
+            "val_fraction": (0, 0.9),
+            "warmup": (0, 0.9),
+            "smoothing": (0, 0.9),
+            "drop_path": (0, 0.95),
+        }
         limits |= {"dropout": (0, 0.95), "erasing": (0, 1), "randaugment": (0, 30), "crop_scale": (0.01, 1)}
         limits |= {"crop_pct": (0.1, 1)}
         for name, (low, high) in limits.items():

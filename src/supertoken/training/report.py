@@ -74,7 +74,9 @@ def draw_confusion(path: Path, confusion: Sequence[Sequence[int]], classes: list
     figure, axis = plt.subplots(figsize=(side + 1, side), layout="constrained")
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if K <= 50:
-        axis.set_xticks(range(K), classes, rotation=45 if max(map(len, classes)) > 2 else 0, ha="right" if K > 2 else "center")
+        axis.set_xticks(
+            range(K), classes, rotation=45 if max(map(len, classes)) > 2 else 0, ha="right" if K > 2 else "center"
+        )
         axis.set_yticks(range(K), classes)
     if K <= 25:
         for i, j in np.argwhere(counts > 0):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..data.augmentation import BatchAugmentation, Crop, seed_step
 from ..data.loading import Keep, Preprocess, TrainImages
-from ..data.sources import Source, Splits, open_splits
+from ..data.sources import Source, Splits
 from ..run_folder import load_model
 from .defaults import MINUTES_WITHOUT_GPU, best_device, fill_in, seconds_per_image, steps_in
 from .recipe import Recipe, RecipeError
@@ -167,8 +167,9 @@ def describe(splits: Splits) -> str:
 
 def make_model(recipe: Recipe, num_classes: int) -> tuple[nn.Module, Recipe]:
     """The model with fresh weights, or those of a run folder with a new classifier; and the recipe that names it."""
-    drops = {"drop_rate": recipe.dropout, "drop_path_rate": recipe.drop_path}
+    drops: dict[str, Any] = {"drop_rate": recipe.dropout, "drop_path_rate": recipe.drop_path}
     if recipe.init is None:
+        assert recipe.model is not None
         args = dict(recipe.model_args)
         if recipe.model is not None and recipe.model.startswith("stt_"):
             args["img_size"] = recipe.img_size
@@ -178,14 +179,14 @@ def make_model(recipe: Recipe, num_classes: int) -> tuple[nn.Module, Recipe]:
             raise RecipeError(f"model {recipe.model}: {str(error).splitlines()[0]}") from error
         return model, recipe
     trained = load_model(recipe.init)
+    source: Any = trained.model
     size = recipe.img_size or trained.data_config["input_size"][-1]
-    config = trained.model.pretrained_cfg
-    name = config["architecture"]
+    name = source.pretrained_cfg["architecture"]
     if recipe.model not in (None, name):
         raise RecipeError(f"model={recipe.model}, but {recipe.init} holds a {name}: leave model out")
-    args = {k: v for k, v in trained.model._model_args.items() if k not in ("num_classes", "img_size")}
+    args = {k: v for k, v in source._model_args.items() if k not in ("num_classes", "img_size")}
     args |= {"img_size": size} if name.startswith("stt_") else {}
-    overlay = {"num_classes": len(trained.classes), "label_names": None}
+    overlay: dict[str, Any] = {"num_classes": len(trained.classes), "label_names": None}
     model = timm.create_model(
         name,
         pretrained=True,
@@ -197,7 +198,7 @@ def make_model(recipe: Recipe, num_classes: int) -> tuple[nn.Module, Recipe]:
     return model, replace(recipe, model=name, img_size=size, model_args=args)
 
 
-def freeze(model: nn.Module, what: str) -> list[nn.Module]:
+def freeze(model: Any, what: str) -> list[nn.Module]:
     """Stops parts of a Super Token Transformer from learning, and returns them. "backbone" works for any model."""
     if what == "none":
         return []
@@ -268,7 +269,7 @@ def plan(run: Run, open_ended: bool) -> int:
     fit = steps_in(minutes, recipe, len(run.usable), len(run.val), speed)
     steps = fit if recipe.minutes is not None else min(steps, fit)
     run.say(
-        f"chosen: {steps:,} steps, {steps / run.per_epoch:.1f} epochs: measured {1 / speed[0]:.0f} images/s in training "
-        f"and {1 / speed[1]:.0f} in evaluation, for at most {minutes:g} minutes"
+        f"chosen: {steps:,} steps, {steps / run.per_epoch:.1f} epochs: measured {1 / speed[0]:.0f} images/s in "
+        f"training and {1 / speed[1]:.0f} in evaluation, for at most {minutes:g} minutes"
     )
     return steps
