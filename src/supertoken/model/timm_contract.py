@@ -115,7 +115,7 @@ class TimmContract(nn.Module):
         if max_index < L and (cut or prune_head):
             self.local_layers = self.local_layers[: max_index + 1]
             self.global_layers = nn.ModuleList().train(self.training)
-            self.local_layers[-1].mixer = None  # it only changes Super tokens, which nothing reads any more
+            self.local_layers[-1].mixer = None  # type: ignore[assignment]  # nothing reads the Super tokens any more
             self.ends_in_patches = True
         else:
             self.global_layers = self.global_layers[: max_index - L + 1]

@@ -73,8 +73,9 @@ class LearnedGrid(nn.Module):
 
 
 def resize_grid(grid: Tensor, rows: int, columns: int) -> Tensor:
-    """[1, C, any, any] -> [1, C, rows, columns], bicubic in float32."""
-    return F.interpolate(grid.float(), size=[rows, columns], mode="bicubic", align_corners=False).to(grid.dtype)
+    """[1, C, any, any] -> [1, C, rows, columns], bicubic in at least float32."""
+    precise = grid if grid.dtype == torch.float64 else grid.float()
+    return F.interpolate(precise, size=[rows, columns], mode="bicubic", align_corners=False).to(grid.dtype)
 
 
 @register_notrace_module  # reason: padding and mask depend on the size
