@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from . import __version__
 
@@ -171,7 +171,7 @@ def run_predict(argv: Sequence[str]) -> None:
     predictor = Predictor(load_model(args.model), best_device(args.device))
     bad = 0
     console = Console()
-    table = Table("image", "class", "probability", "then")
+    table = Table(Column("image", overflow="fold"), "class", "probability", "then")
     for row in predictor.predict(find_images(args.images), topk=args.topk):
         bad += row.error is not None
         if args.json:

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from timm.data.readers.img_extensions import get_img_extensions
 
 from .data.augmentation import normalize
-from .data.decode import BadImage, decode
+from .data.decode import IMAGE_ENDINGS, BadImage, decode
 from .data.loading import Preprocess
 from .run_folder import TrainedModel
 
@@ -33,11 +32,10 @@ def find_images(paths: Sequence[str]) -> list[Path]:
     Raises:
         PredictionError: A folder without images.
     """
-    extensions = get_img_extensions(as_set=True)
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in extensions and p.is_file())
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS and p.is_file())
             if not found:
                 raise PredictionError(f"{path}: no image in this folder")
             files += found

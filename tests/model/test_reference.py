@@ -57,7 +57,9 @@ def test_every_variant_in_small_equals_the_reference(variant):
     """The variant's own geometry, with few and narrow layers."""
     fields = VARIANTS[variant] | {"width": 16, "heads": 2, "local_layers": 1, "global_layers": 1, "class_layers": 1}
     img_size = fields.pop("img_size", 224)
-    model = make(img_size=2 * fields.get("window", 7) * fields.get("stride", 8) if img_size == 224 else img_size, **fields)
+    model = make(
+        img_size=2 * fields.get("window", 7) * fields.get("stride", 8) if img_size == 224 else img_size, **fields
+    )
     side = model.windows.side * model.architecture.stride
     check(model, side, 2 * side, batch=1)
     check(model, side - 3, side + 5, batch=1)

@@ -11,9 +11,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from timm.data.readers.img_extensions import get_img_extensions
 
-from .decode import BadImage
+from .decode import IMAGE_ENDINGS, BadImage
 from .sources import DataError, Source, open_splits
 
 
@@ -149,12 +148,11 @@ def odd_classes(sources: dict[str, Source], own_val: bool) -> list[str]:
 
 def other_files(root: Path) -> list[str]:
     """Files that are no images by their ending, and that training therefore does not see."""
-    extensions = get_img_extensions(as_set=True)
     known = {"labels.csv", "classes.txt", "readme.md", "readme.txt", "license", "license.txt", "attribution.txt"}
     found = [
         p
         for p in sorted(root.rglob("*"))
-        if p.is_file() and p.suffix.lower() not in extensions and p.name.lower() not in known and p.name[0] != "."
+        if p.is_file() and p.suffix.lower() not in IMAGE_ENDINGS and p.name.lower() not in known and p.name[0] != "."
     ]
     return [f"not an image by its ending, left out: {p}" for p in found]
 

@@ -5,7 +5,10 @@ import warnings
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
+# how the names of image files end; timm knows only three endings
+IMAGE_ENDINGS = frozenset(IMG_EXTENSIONS) | {".gif", ".jfif", ".avif"}
 MAX_PIXELS = 100_000_000  # 100 megapixels: 300 MB decoded
 
 

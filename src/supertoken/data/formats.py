@@ -13,9 +13,8 @@ from typing import Any
 import braceexpand
 import numpy as np
 from PIL import Image
-from timm.data.readers.img_extensions import get_img_extensions
 
-from .decode import to_rgb
+from .decode import IMAGE_ENDINGS, to_rgb
 from .readers import FolderReader, MemoryReader, TarReader, ZipReader
 from .sources import DataError, Source, Subset, stratified_split
 
@@ -83,11 +82,10 @@ def split_paths(files: list[str]) -> dict[str, list[tuple[int, str]]]:
     Folders above the layout, as archives often have one, are skipped. Files that are no images by their ending, and
     hidden ones, are left out.
     """
-    extensions = get_img_extensions(as_set=True)
     images: list[tuple[int, tuple[str, ...]]] = []
     for i, file in enumerate(files):
         pieces = Path(file).parts
-        if Path(file).suffix.lower() in extensions and not any(p.startswith((".", "__MACOSX")) for p in pieces):
+        if Path(file).suffix.lower() in IMAGE_ENDINGS and not any(p.startswith((".", "__MACOSX")) for p in pieces):
             images.append((i, pieces))
     while images and all(len(p) > 2 for _, p in images) and len({p[0] for _, p in images}) == 1:
         if SPLIT_NAMES.get(images[0][1][0].lower()):
@@ -183,7 +181,6 @@ def open_shards(spec: str) -> dict[str, Source]:
 
 
 def _shard_source(shards: list[str], classes: list[str] | None) -> Source:
-    extensions = get_img_extensions(as_set=True)
     members, labels = [], []
     for shard in shards:
         samples: dict[str, dict[str, tarfile.TarInfo]] = {}
@@ -194,7 +191,7 @@ def _shard_source(shards: list[str], classes: list[str] | None) -> Source:
                 if member.isfile() and ending:
                     samples.setdefault(f"{folder}/{key}", {})["." + ending.lower()] = member
             for key, files in samples.items():
-                image = next((m for ending, m in files.items() if ending in extensions), None)
+                image = next((m for ending, m in files.items() if ending in IMAGE_ENDINGS), None)
                 if image is None:
                     continue
                 if ".cls" in files:

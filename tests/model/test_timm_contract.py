@@ -1,0 +1,179 @@
+"""What timm asks of a model, where its own suite (make test-timm) does not look."""
+
+import fnmatch
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from timm.models import save_for_hf
+from timm.optim import param_groups_layer_decay
+
+from supertoken.model.family import VARIANTS, checkpoint_filter_fn
+
+SMALL = {"width": 32, "heads": 2, "num_classes": 5}
+
+
+def nano(**changes):
+    torch.manual_seed(0)
+    return timm.create_model("stt_nano", **(SMALL | changes)).eval()
+
+
+def x(side=32, batch=2, channels=3):
+    return torch.randn(batch, channels, side, side, generator=torch.Generator().manual_seed(1))
+
+
+def test_importing_registers_the_family_and_nothing_heavy():
+    code = "import sys, supertoken, timm; print(timm.list_models('stt_*'), [m for m in "
+    code += "('datasets', 'onnx', 'transformers', 'matplotlib', 'accelerate', 'sklearn') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert out == f"{sorted(VARIANTS)} []"
+
+
+def test_names_and_shapes_of_the_weights_have_not_changed():
+    """Write anew with: python -m tests.model.test_timm_contract"""
+    for name in VARIANTS:
+        assert shapes(name) == json.loads(snapshot(name).read_text()), name
+
+
+def snapshot(name):
+    return Path(__file__).parent / "snapshots" / f"{name}.json"
+
+
+def shapes(name):
+    weights = timm.create_model(name, device="meta").state_dict()
+    return {key: list(weight.shape) for key, weight in weights.items()}
+
+
+def test_names_without_weight_decay_all_exist():
+    for pool in ("token", "avg"):
+        model = nano(global_pool=pool)
+        names = [name for name, _ in model.named_parameters()]
+        for pattern in model.no_weight_decay():
+            assert fnmatch.filter(names, pattern), pattern
+
+
+def test_reset_classifier_keeps_pooling_mode_and_frozen_weights():
+    model = nano().requires_grad_(False)
+    pooled = model.forward_head(model.forward_features(x()), pre_logits=True)
+    model.reset_classifier(7)
+    assert torch.equal(model.forward_head(model.forward_features(x()), pre_logits=True), pooled)
+    assert model(x()).shape == (2, 7) and model.num_classes == 7
+    assert [n for n, p in model.named_parameters() if p.requires_grad] == ["head.weight", "head.bias"]
+    model.reset_classifier(3, "avg")
+    torch.testing.assert_close(
+        model.forward_head(model.forward_features(x()), pre_logits=True), model.forward_features(x()).mean((2, 3))
+    )
+    assert not model.class_layers and model.class_token is None
+    assert not any(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("pool", ["max", "catavgmax"])
+def test_pooling_that_is_not_there_is_refused(pool):
+    with pytest.raises(AssertionError, match="global_pool"):
+        nano(global_pool=pool)
+    with pytest.raises(AssertionError, match="global_pool"):
+        nano().reset_classifier(2, pool)
+
+
+def test_without_class_layers_there_is_no_token_pooling():
+    with pytest.raises(AssertionError, match="class layers"):
+        nano(class_layers=0)
+    assert nano(class_layers=0, global_pool="avg")(x()).shape == (2, 5)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_other_numbers_of_channels(channels):
+    assert nano(in_chans=channels)(x(channels=channels)).shape == (2, 5)
+
+
+def test_features_are_a_pyramid_of_patch_and_super_tokens():
+    model = timm.create_model("stt_nano", features_only=True, **{k: v for k, v in SMALL.items() if k != "num_classes"})
+    assert model.feature_info.reduction() == [4, 4, 16]
+    assert [tuple(f.shape) for f in model(x())] == [(2, 32, 8, 8), (2, 32, 8, 8), (2, 32, 2, 2)]
+    chosen = timm.create_model("stt_nano", features_only=True, out_indices=(1, -1))
+    assert chosen.feature_info.reduction() == [4, 16]
+
+
+def test_intermediates_agree_with_features_in_every_form():
+    model = nano()
+    final, maps = model.forward_intermediates(x())
+    torch.testing.assert_close(final, model.forward_features(x()))
+    assert len(maps) == 6
+    last = model.forward_intermediates(x(), indices=1, norm=True, intermediates_only=True)
+    torch.testing.assert_close(last[0], final)
+    nhwc = model.forward_intermediates(x(), indices=[0, 5], output_fmt="NHWC", intermediates_only=True)
+    torch.testing.assert_close(nhwc[0], maps[0].permute(0, 2, 3, 1))
+    early = model.forward_intermediates(x(), indices=[1], stop_early=True, intermediates_only=True)
+    torch.testing.assert_close(early[0], maps[1])
+
+
+def test_local_maps_are_patch_tokens_in_their_places():
+    model = nano(local_layers=1, stem_convs=1)
+    images = x(batch=1)
+    moved = images.clone()
+    moved[..., 0, 29] += 5  # seen by the stem for the patch at the top right alone
+    maps = [model.forward_intermediates(v, indices=[0], intermediates_only=True)[0] for v in (images, moved)]
+    change = (maps[0] - maps[1]).abs().sum((0, 1))
+    assert change.argmax() == 7
+
+
+@pytest.mark.parametrize("index", range(6))
+def test_pruning_leaves_no_unused_weights_and_right_sizes(index):
+    model = nano()
+    taken = model.prune_intermediate_layers([index], prune_norm=True)
+    maps = model.train().forward_intermediates(x(), indices=taken, intermediates_only=True)
+    maps[0].sum().backward()
+    assert not [name for name, p in model.named_parameters() if p.grad is None]
+    assert model.num_features == model.head_hidden_size == maps[0].shape[1]
+    assert len(model.feature_info) == index + 1
+
+
+def test_layer_decay_rises_with_depth():
+    model = nano()
+    groups = param_groups_layer_decay(model, weight_decay=0.05, layer_decay=0.5)
+    scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    names = ["stem.0.conv.weight", *(f"local_layers.{i}.block.attn.qkv.weight" for i in range(2))]
+    names += [*(f"global_layers.{i}.block.attn.qkv.weight" for i in range(4)), "head.weight"]
+    scales = [scale[id(model.get_parameter(name))] for name in names]
+    assert scales == sorted(set(scales))
+
+
+def test_set_input_size_resizes_the_grids_and_survives_saving(tmp_path):
+    model = nano()
+    before = model(x(64))
+    model.set_input_size(64)
+    assert model.windows.positions.weight.shape[2:] == (16, 16)
+    torch.testing.assert_close(model(x(64)), before)
+    assert model(x(48)).shape == (2, 5)
+    save_for_hf(model, str(tmp_path), safe_serialization=True)
+    loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    assert torch.equal(loaded(x(64)), model(x(64)))
+    with pytest.raises(ValueError, match="img_size"):
+        model.set_input_size(0)
+
+
+def test_own_checkpoints_pass_the_filter_unchanged_and_others_are_resized():
+    model = nano()
+    state = model.state_dict()
+    filtered = checkpoint_filter_fn({"state_dict": state}, model)
+    assert all(filtered[name] is weight for name, weight in state.items())
+    larger = nano(img_size=64)
+    larger.load_state_dict(checkpoint_filter_fn(state, larger))
+    torch.testing.assert_close(larger(x(64)), model(x(64)))
+
+
+def test_torch_script_gives_the_same():
+    model = nano()
+    scripted = torch.jit.script(model)
+    for side in (32, 27):
+        torch.testing.assert_close(scripted(x(side)), model(x(side)), rtol=1e-4, atol=1e-6)
+
+
+if __name__ == "__main__":
+    for variant in VARIANTS:
+        snapshot(variant).parent.mkdir(exist_ok=True)
+        snapshot(variant).write_text(json.dumps(shapes(variant), indent=0) + "\n")

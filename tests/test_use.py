@@ -1,0 +1,209 @@
+"""A trained model in use: prediction, evaluation, plain timm, transformers."""
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from rich.console import Console
+
+from supertoken.cli import main
+from supertoken.data.sources import open_splits
+from supertoken.evaluation import EvaluationError, evaluate, measure
+from supertoken.prediction import Predictor
+from supertoken.run_folder import RunFolderError, load_model, save_model
+from supertoken.training.loop import train
+from supertoken.training.recipe import Recipe
+
+from .training.conftest import TINY, make_folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    root = tmp_path_factory.mktemp("use")
+    data = make_folder(root / "data", classes=("cat", "dog", "emu"), per_class=12)
+    return train(Recipe(**(TINY | {"data": str(data), "out": str(root / "run")})), Console(quiet=True))
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "a.jpg")
+    Image.fromarray(noise[..., 0]).save(folder / "grey.png")
+    Image.fromarray(noise[..., 0].astype(np.uint16) * 257).save(folder / "deep.png")
+    Image.fromarray(noise).convert("CMYK").save(folder / "cmyk.jpg")
+    Image.fromarray(noise).quantize(16).save(folder / "palette.gif")
+    return folder
+
+
+def test_predict_answers_for_every_kind_of_image_as_json(trained, pictures, capsys):
+    main(["predict", "--model", str(trained), "--json", "--topk", "2", str(pictures)])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == 5
+    for row in rows:
+        assert row["error"] is None and len(row["labels"]) == 2
+        assert 0 < row["probabilities"][1] <= row["probabilities"][0] <= 1
+        assert set(row["labels"]) <= {"cat", "dog", "emu"}
+
+
+def test_a_bad_file_is_named_the_others_are_answered_and_the_code_says_so(trained, pictures, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    (pictures / "bad.jpg").write_bytes(b"nonsense")
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", "--model", str(trained), str(pictures), str(pictures / "gone.png")])
+    printed = capsys.readouterr()
+    assert stop.value.code == 1
+    assert "bad.jpg: not an image" in printed.err and "gone.png: No such file" in printed.err
+    assert all(name in printed.out for name in ("a.jpg", "grey.png"))
+
+
+def test_batched_prediction_equals_one_by_one(trained, pictures):
+    predictor = Predictor(load_model(trained))
+    files = sorted(pictures.iterdir())
+    together = list(predictor.predict(files))
+    alone = [next(iter(predictor.predict([file]))) for file in files]
+    for a, b in zip(together, alone, strict=True):
+        assert a.labels == b.labels
+        np.testing.assert_allclose(a.probabilities, b.probabilities, rtol=1e-4, atol=1e-6)
+
+
+def test_plain_timm_loads_it_in_one_line_with_the_same_logits(trained, pictures):
+    ours = load_model(trained)
+    model = timm.create_model(f"local-dir:{trained / 'model'}", pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
+    image = Image.open(pictures / "a.jpg")
+    predictor = Predictor(ours)
+    with torch.inference_mode():
+        logits = model(transform(image)[None])
+    torch.testing.assert_close(logits, predictor.logits(predictor.preprocess(image)[None]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_transformers_loads_it_without_remote_code(trained, pictures):
+    transformers = pytest.importorskip("transformers")
+    folder = str(trained / "model")
+    model = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
+    ours = load_model(trained)
+    x = torch.randn(2, 3, 16, 16)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(x).logits, ours.model(x))
+    answer = transformers.pipeline("image-classification", model=folder)(str(pictures / "a.jpg"))
+    row = next(iter(Predictor(ours).predict([pictures / "a.jpg"], topk=3)))
+    assert [a["label"] for a in answer] == row.labels
+    np.testing.assert_allclose([a["score"] for a in answer], row.probabilities, rtol=1e-3, atol=1e-4)
+
+
+def test_evaluate_repeats_the_runs_own_figures(trained, tmp_path, capsys):
+    main(["evaluate", "--model", str(trained), "--out", str(tmp_path / "out")])
+    figures = json.loads((tmp_path / "out" / "evaluation-val.json").read_text())
+    expected = json.loads((trained / "evaluation.json").read_text())["validation"]
+    assert figures["top1"] == expected["top1"] and figures["confusion"] == expected["confusion"]
+    assert figures["images"] == 3 and set(figures["per_class"]) == {"cat", "dog", "emu"}
+    assert (tmp_path / "out" / "confusion-val.png").exists()
+    assert "calibration" in capsys.readouterr().out
+
+
+def test_evaluation_maps_classes_by_name(trained, tmp_path):
+    make_folder(tmp_path / "data" / "train", classes=("dog", "emu"), per_class=2)
+    make_folder(tmp_path / "data" / "val", classes=("emu",), per_class=6)
+    predictor = Predictor(load_model(trained))
+    result = evaluate(predictor, open_splits(str(tmp_path / "data")).val, progress=False)
+    assert np.array(result.confusion).sum(1).tolist() == [0, 0, 6]
+    assert result.missing_classes == ["cat", "dog"]
+    make_folder(tmp_path / "other", classes=("dog", "yak"), per_class=2)
+    with pytest.raises(EvaluationError, match="yak"):
+        evaluate(predictor, open_splits(str(tmp_path / "other")).train, progress=False)
+
+
+def test_measured_figures_agree_with_plain_formulas():
+    rng = torch.Generator().manual_seed(0)
+    logits, targets = torch.randn(400, 7, generator=rng) * 3, torch.randint(0, 6, (400,), generator=rng)
+    result = measure(logits, targets, list("abcdefg"))
+    hit = logits.argmax(1) == targets
+    assert result.top1 == pytest.approx(hit.float().mean().item())
+    rank = (logits > logits.gather(1, targets[:, None])).sum(1)
+    assert result.top5 == pytest.approx((rank < 5).float().mean().item())
+    assert result.per_class["c"] == pytest.approx(hit[targets == 2].float().mean().item())
+    assert result.per_class["g"] is None and result.missing_classes == ["g"]
+    confidence, error = logits.softmax(1).amax(1), 0.0
+    for low in np.linspace(0, 1, 16)[:-1]:
+        inside = (confidence > low) & (confidence <= low + 1 / 15)
+        if inside.any():
+            error += inside.float().mean() * (confidence[inside].mean() - hit[inside].float().mean()).abs()
+    assert result.calibration_error == pytest.approx(float(error), abs=1e-4)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(RunFolderError, match="no trained model"):
+        load_model(tmp_path)
+
+
+def test_a_failed_save_leaves_the_old_model(trained, tmp_path, monkeypatch):
+    ours = load_model(trained)
+    options = {"classes": ours.classes, "data_config": ours.data_config, "about": {}}
+    save_model(ours.model, tmp_path / "model", **options)
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("supertoken.run_folder.sync", full)
+    with pytest.raises(OSError, match="No space"):
+        save_model(ours.model, tmp_path / "model", **options)
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ([], 0, "usage"),
+        (["--help"], 0, "check-data"),
+        (["trian"], 2, "did you mean train"),
+        (["predict", "--model", "nowhere", "x.jpg"], 1, "no trained model"),
+        (["predict", "x.jpg"], 2, "model"),
+        (["train"], 2, "--data is missing"),
+        (["models"], 0, "stt_s25"),
+    ],
+)
+def test_the_command_answers_in_one_line(words, code, said, capsys):
+    if code:
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert stop.value.code == code
+        printed = capsys.readouterr().err
+        assert len(printed.strip().splitlines()) == 1
+    else:
+        main(words)
+        printed = capsys.readouterr().out
+    assert said in printed
+
+
+def test_every_option_has_a_line_of_help(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for name in Recipe.__dataclass_fields__:
+        assert f"--{name}" in text
+    assert "Share of the steps in which the learning rate rises" in text
+
+
+def test_multi_label_from_a_table_of_labels(tmp_path):
+    data = make_folder(tmp_path / "data", classes=("x",), per_class=30) / "x"
+    lines = [
+        f"{p.name},{'sea|sky' if i % 2 else 'sky' if i % 3 else 'sea'}" for i, p in enumerate(sorted(data.iterdir()))
+    ]
+    (data / "labels.csv").write_text("\n".join(["file,labels", *lines]))
+    options = {"data": str(data), "out": str(tmp_path / "run"), "mixup": 0.0, "cutmix": 0.0, "class_weights": "auto"}
+    run = train(Recipe(**(TINY | options)), Console(quiet=True))
+    loaded = load_model(run)
+    assert loaded.multi_label
+    row = next(iter(Predictor(loaded).predict(sorted(data.glob("*.png"))[:1])))
+    assert set(row.labels) == {"sea", "sky"}
+    figures = json.loads((run / "evaluation.json").read_text())["validation"]
+    assert 0 <= figures["top1"] <= 1 and figures["f1"] is not None
