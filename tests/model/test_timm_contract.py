@@ -68,6 +68,10 @@ def test_reset_classifier_keeps_pooling_mode_and_frozen_weights():
         model.forward_head(model.forward_features(x()), pre_logits=True), model.forward_features(x()).mean((2, 3))
     )
     assert not model.class_layers and model.class_token is None
+    model.reset_classifier(4, "")
+    assert model(x()).shape == (2, 4, 2, 2)
+    model.reset_classifier(0)
+    assert torch.equal(model(x()), model.forward_features(x()))
     assert not any(module.training for module in model.modules())
 
 

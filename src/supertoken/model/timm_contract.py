@@ -143,7 +143,7 @@ class TimmContract(nn.Module):
         pool = self.global_pool if global_pool is None else global_pool
         check_pool(pool, len(self.class_layers) > 0)
         if pool != "token":
-            self.register_parameter("class_token", None)
+            self.class_token = None
             self.class_layers = nn.ModuleList().train(self.training)
             self.class_norm = nn.Identity().train(self.training)
         self.global_pool = pool

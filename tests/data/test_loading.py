@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from supertoken.data.augmentation import BatchAugmentation, Crop, normalize, sample_generator, seed_step
+from supertoken.data.loading import Keep, StepBatches, TrainImages, train_loader
+from supertoken.data.sources import open_splits
+from tests.training.conftest import make_folder
+
+
+@pytest.mark.parametrize("kind", ["shift", "none"])
+def test_crops_of_a_batch_equal_crops_one_by_one(kind):
+    images = torch.randint(0, 256, (9, 3, 16, 16), dtype=torch.uint8)
+    crop = Crop(kind, 16, 1.0, 0.5)
+    batch = crop.batch(images, [sample_generator(0, 3, i) for i in range(9)])
+    alone = [crop.one(image, sample_generator(0, 3, i)) for i, image in enumerate(images)]
+    assert torch.equal(batch, torch.stack(alone))
+
+
+def test_a_shift_moves_by_up_to_an_eighth_in_every_direction_and_mirrors_half():
+    image = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16).expand(3, -1, -1)
+    crop = Crop("shift", 16, 1.0, 0.5)
+    seen = {tuple(crop.one(image, sample_generator(1, 0, i))[0, 8, [7, 8]].tolist()) for i in range(400)}
+    assert len(seen) == 5 * 5 * 2
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 1000))
+def test_resized_crops_stay_inside_the_image(height, width, seed):
+    top, left, h, w = Crop("resized", 8, 0.3, 0).box(height, width, np.random.default_rng(seed))
+    assert 0 <= top and 0 <= left and h >= 1 and w >= 1 and top + h <= height and left + w <= width
+
+
+def keys(batches):
+    return [key for batch in batches for key in batch]
+
+
+def test_every_image_once_per_epoch_and_resuming_changes_nothing():
+    usable = np.array([0, 2, 3, 5, 7, 8])
+    whole = list(StepBatches(usable, 2, seed=1, first=0, steps=7))
+    assert sorted(i for _, i in keys(whole[:3])) == sorted(i for _, i in keys(whole[3:6])) == usable.tolist()
+    assert keys(whole[:3]) != [(0, i) for _, i in keys(whole[3:6])]
+    assert list(StepBatches(usable, 2, seed=1, first=4, steps=7)) == whole[4:]
+
+
+def test_drawing_by_weight_evens_out_the_classes():
+    weights = np.array([1 / 90] * 90 + [1 / 10] * 10)
+    drawn = [i for _, i in keys(StepBatches(np.arange(100), 50, seed=0, first=0, steps=40, weights=weights))]
+    assert 0.45 < np.mean(np.array(drawn) >= 90) < 0.55
+
+
+@pytest.mark.parametrize("kind", ["shift", "resized"])
+def test_memory_disk_and_workers_give_the_same_batches(tmp_path, kind):
+    source = open_splits(str(make_folder(tmp_path / "data"))).train
+    crop = Crop(kind, 16, 0.3, 0.5)
+    results = []
+    for memory, workers in ((True, 0), (False, 0), (False, 2)):
+        images = TrainImages(source, Keep(16), crop, seed=4, memory=memory)
+        loader = train_loader(images, StepBatches(images.usable(), 5, seed=4, first=0, steps=6), workers)
+        results.append([(x, y.tolist(), i) for x, y, i, _ in loader])
+    for other in results[1:]:
+        for (x, y, i), (x2, y2, i2) in zip(results[0], other, strict=True):
+            assert torch.equal(x, x2) and y == y2 and i == i2
+
+
+def test_batch_augmentation_depends_on_seed_and_step_alone():
+    images = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8)
+    targets = torch.arange(8) % 3
+    augment = BatchAugmentation(
+        (0.5,) * 3, (0.25,) * 3, num_classes=3, randaugment=9, erasing=0.5, mixup=0.5, cutmix=1.0
+    )
+    results = []
+    for step in (5, 6, 5):
+        seed_step(0, step)
+        results.append(augment(images, targets))
+    assert torch.equal(results[0][0], results[2][0]) and torch.equal(results[0][1], results[2][1])
+    assert not torch.equal(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1].sum(1), torch.ones(8))
+
+
+def test_normalisation_is_the_plain_formula():
+    images = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
+    expected = (images / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    torch.testing.assert_close(normalize(images, mean, std), expected)
