@@ -12,7 +12,7 @@ from pathlib import Path
 
 import timm
 
-PLUGIN = '''
+PLUGIN = """
 import timm
 import supertoken
 
@@ -26,7 +26,7 @@ def list_models(filter="", module="", *args, **kwargs):
 
 
 timm.list_models = list_models
-'''
+"""
 
 
 def main(arguments: list[str]) -> int:

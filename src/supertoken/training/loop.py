@@ -42,6 +42,7 @@ class Standing:
 
     step: int = 0
     seconds: float = 0.0
+    waited: float = 0.0
     best: float = -math.inf
     best_step: int = 0
     stale: int = 0
@@ -113,10 +114,10 @@ class Trainer:
         self.model, self.optimizer = self.accelerator.prepare(run.model, optimizer)
         ema = run.recipe.ema
         self.ema = ModelEmaV3(run.model, decay=ema, use_warmup=True) if ema is not None else None
+        self.workers = default_workers() if run.recipe.workers is None else run.recipe.workers
         self.at = Standing()
         self.named: set[str] = set()
         self.signal: int | None = None
-        self.waited = 0.0
         self.val_batches: list | None = None
 
     def fit(self) -> Path:
@@ -131,8 +132,7 @@ class Trainer:
             steps=run.steps,
             weights=run.sample_weights,
         )
-        workers = self.recipe.workers if self.recipe.workers is not None else default_workers()
-        loader = iter(train_loader(run.images, batches, workers))
+        loader = iter(train_loader(run.images, batches, self.workers))
         saved = started = time.monotonic()
         before = at.seconds
         self.train_mode()
@@ -140,15 +140,14 @@ class Trainer:
             while at.step < run.steps:
                 waiting = time.monotonic()
                 images, targets, indices, damaged = next(loader)
-                self.waited += time.monotonic() - waiting
+                at.waited += time.monotonic() - waiting
                 self.name_damaged(damaged)
                 self.step(images, targets, indices)
                 at.step += 1
                 at.seconds = before + time.monotonic() - started
                 bar.update(self.task, completed=at.step, note=self.note())
                 due = at.step % eval_every == 0 or at.step == run.steps
-                if due and self.evaluate_and_save():
-                    break
+                enough = due and self.evaluate_and_save()
                 if due or time.monotonic() - saved > 60 * self.recipe.checkpoint_minutes or self.signal:
                     at.seconds = before + time.monotonic() - started
                     self.save_state("last")
@@ -156,6 +155,8 @@ class Trainer:
                 if self.signal:
                     name = signal.Signals(self.signal).name
                     raise TrainingStopped(f"{name} at step {at.step:,}; go on with --resume {run.folder}")
+                if enough:
+                    break
         self.finish()
         return run.folder
 
@@ -178,8 +179,7 @@ class Trainer:
                 self.stop_not_finite(lr, indices)
             self.accelerator.backward(loss)
             at.loss += value * len(inputs)
-            hard = y.argmax(1) if y.ndim == 2 else y
-            at.correct += (logits.argmax(1) == hard).sum().item()
+            at.correct += self.hits(logits, y)
         at.seen += len(inputs)
         if self.recipe.clip_grad is not None:
             self.accelerator.clip_grad_norm_(run.model.parameters(), self.recipe.clip_grad)
@@ -193,6 +193,12 @@ class Trainer:
         if self.run.splits.train.multi_label:
             return F.binary_cross_entropy_with_logits(logits, targets.float(), pos_weight=self.run.loss_weights)
         return F.cross_entropy(logits, targets, weight=self.run.loss_weights, label_smoothing=self.recipe.smoothing)
+
+    def hits(self, logits: Tensor, targets: Tensor) -> float:
+        """Images whose likeliest class is right; with several labels, the share of right labels summed over images."""
+        if self.run.splits.train.multi_label:
+            return ((logits > 0) == (targets > 0.5)).float().mean(1).sum().item()
+        return (logits.argmax(1) == (targets.argmax(1) if targets.ndim == 2 else targets)).sum().item()
 
     def stop_not_finite(self, lr: float, indices: list[int]) -> None:
         """Ends the run, naming step, learning rate and the batch's files."""
@@ -219,7 +225,7 @@ class Trainer:
             "val_loss": result.loss,
             "val_top1": result.top1,
             "images_per_second": at.step * run.batch_size / max(at.seconds, 1e-9),
-            "data_wait": self.waited / max(at.seconds, 1e-9),
+            "data_wait": self.at.waited / max(at.seconds, 1e-9),
             "minutes": at.seconds / 60,
         }
         append_metrics(run.folder / "metrics.csv", row)
@@ -247,7 +253,13 @@ class Trainer:
                 self.val_batches = list(eval_batches(source, predictor.preprocess, 256, 0))
             batches = self.val_batches
         return evaluate(
-            predictor, source, batches=batches, skip_damaged=self.recipe.skip_damaged, progress=False, batch_size=256
+            predictor,
+            source,
+            batches=batches,
+            batch_size=256,
+            workers=0 if len(source) < 2000 else self.workers,
+            skip_damaged=self.recipe.skip_damaged,
+            progress=False,
         )
 
     def trained(self) -> TrainedModel:
@@ -338,7 +350,7 @@ class Trainer:
         """What stands behind the progress bar."""
         at = self.at
         rate = at.step * self.run.batch_size / max(at.seconds, 1e-9)
-        share = 100 * self.waited / max(at.seconds, 1e-9)
+        share = 100 * self.at.waited / max(at.seconds, 1e-9)
         seen = max(1, at.seen)
         return f"loss {at.loss / seen:.3f}  acc {100 * at.correct / seen:.1f} %  {rate:.0f} img/s  wait {share:.1f} %"
 

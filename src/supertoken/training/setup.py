@@ -86,7 +86,7 @@ class Run:
 
 def say(console: Console, folder: Path, line: str) -> None:
     """To the console and to the run folder's log.txt."""
-    console.print(line, highlight=False, markup=False)
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
     with open(folder / "log.txt", "a") as file:
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
