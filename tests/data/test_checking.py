@@ -1,12 +1,15 @@
 import io
 import shutil
+import zipfile
 
 import pytest
 from PIL import Image
 from rich.console import Console
 
 from supertoken.cli import main
+from supertoken.data import checking
 from supertoken.data.checking import check_data
+from tests.data.test_decode import encoded, huge_png
 from tests.training.conftest import make_folder
 
 
@@ -28,7 +31,7 @@ def test_each_kind_of_bad_file_is_named(tmp_path):
     (data / "cat" / "text.jpg").write_text("hello")
     whole = (data / "cat" / "000.png").read_bytes()
     (data / "cat" / "cut.png").write_bytes(whole[: len(whole) // 2])
-    Image.new("1", (30_000, 30_000)).save(data / "dog" / "bomb.png")
+    (data / "dog" / "bomb.png").write_bytes(huge_png())
     (data / "dog" / "notes.doc").write_text("x")
     report, text = checked(data)
     for name, reason in (("zero", "empty"), ("text", "not an image"), ("cut", "damaged"), ("bomb", "over the limit")):
@@ -47,6 +50,30 @@ def test_duplicates_across_parts_and_labels_are_named(tmp_path):
     assert any("train and val" in line and "003.png" in line for line in report.duplicates)
     assert any("two labels" in line and "004.png" in line for line in report.duplicates)
     assert len(report.duplicates) == 2
+
+
+def test_pictures_of_one_colour_and_other_shape_are_no_duplicates(tmp_path):
+    data = make_folder(tmp_path / "data")
+    Image.new("RGB", (2, 8)).save(data / "cat" / "wide.png")
+    Image.new("RGB", (4, 4)).save(data / "dog" / "square.png")
+    assert checked(data)[0].duplicates == []
+
+
+def test_class_names_are_shown_as_they_are_though_they_look_like_markup(tmp_path):
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        for k, name in enumerate(("[red]", "[bold]x")):
+            for i in range(6):
+                archive.writestr(f"{name}/{i}.png", encoded(Image.new("RGB", (4, 4), (i, k, 0))))
+    report, text = checked(tmp_path / "data.zip")
+    assert "[red]" in text and "[bold]x" in text and report.problems == []
+
+
+def test_everything_is_decoded_though_it_is_handed_out_in_portions(tmp_path, monkeypatch):
+    monkeypatch.setattr(checking, "AT_ONCE", 5)
+    data = make_folder(tmp_path / "data")
+    (data / "dog" / "last.png").write_bytes(b"")
+    report, _ = checked(data)
+    assert len(report.damaged) == 1 and "last.png" in report.damaged[0]
 
 
 def test_class_in_one_part_only_is_named(tmp_path):
@@ -71,3 +98,22 @@ def test_everything_damaged_is_fatal(tmp_path):
         file.write_bytes(b"x")
     report, _ = checked(data)
     assert any("no image of the train part" in line for line in report.fatal)
+
+
+def test_one_class_damaged_throughout_is_fatal(tmp_path):
+    data = make_folder(tmp_path / "data", per_class=4)
+    for file in (data / "cat").iterdir():
+        file.write_bytes(b"x")
+    report, _ = checked(data)
+    assert report.fatal == ["only training images of one class can be decoded: dog"]
+
+
+def test_damaged_member_of_a_zip_file_is_named_and_the_rest_is_checked(tmp_path):
+    content = encoded(Image.new("RGB", (4, 4)))
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        for name in ("a/0", "a/1", "b/0", "b/1"):
+            archive.writestr(f"{name}.png", content)
+    packed = (tmp_path / "data.zip").read_bytes()
+    (tmp_path / "data.zip").write_bytes(packed.replace(content, content[:-1] + b"?", 1))
+    report, _ = checked(tmp_path / "data.zip")
+    assert len(report.damaged) == 1 and "a/0.png: cannot be unpacked" in report.damaged[0]

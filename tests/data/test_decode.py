@@ -1,4 +1,8 @@
 import io
+import struct
+import threading
+import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -15,6 +19,21 @@ def encoded(image, kind="PNG", **options):
     return file.getvalue()
 
 
+def huge_png(side=30_000):
+    """A PNG whose header promises side x side pixels and whose data is next to nothing."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
+
+
+def clear_palette():
+    """A palette image whose only colour is transparent."""
+    return encoded(Image.new("P", (6, 4), 0), transparency=0)
+
+
 GREY = Image.fromarray(np.full((4, 6), 100, np.uint8))
 
 
@@ -23,6 +42,11 @@ GREY = Image.fromarray(np.full((4, 6), 100, np.uint8))
     [
         (encoded(GREY), (100, 100, 100)),
         (encoded(Image.fromarray(np.full((4, 6), 100 * 257, np.uint16))), (100, 100, 100)),
+        (encoded(Image.fromarray(np.full((4, 6), 200, np.uint16))), (1, 1, 1)),
+        (encoded(Image.fromarray(np.full((4, 6), 2**31 - 1, np.int32)), "TIFF"), (127, 127, 127)),
+        (encoded(Image.fromarray(np.full((4, 6), 0.2, np.float32)), "TIFF"), (51, 51, 51)),
+        (encoded(Image.fromarray(np.full((4, 6), np.nan, np.float32)), "TIFF"), (0, 0, 0)),
+        (clear_palette(), (255, 255, 255)),
         (encoded(Image.new("LA", (6, 4), (10, 0))), (255, 255, 255)),
         (encoded(Image.new("RGBA", (6, 4), (10, 20, 30, 255))), (10, 20, 30)),
         (encoded(Image.new("RGBA", (6, 4), (10, 20, 30, 0))), (255, 255, 255)),
@@ -31,7 +55,22 @@ GREY = Image.fromarray(np.full((4, 6), 100, np.uint8))
         (encoded(Image.new("CMYK", (6, 4), (0, 0, 0, 0)), "JPEG"), (255, 255, 255)),
         (encoded(Image.new("RGB", (6, 4), (0, 0, 255)), "BMP"), (0, 0, 255)),
     ],
-    ids=["grey", "16 bit", "grey and alpha", "opaque", "transparent", "palette", "1 bit", "CMYK", "BMP"],
+    ids=[
+        "grey",
+        "16 bit",
+        "dark 16 bit",
+        "32 bit",
+        "float",
+        "not a number",
+        "clear palette",
+        "grey and alpha",
+        "opaque",
+        "transparent",
+        "palette",
+        "1 bit",
+        "CMYK",
+        "BMP",
+    ],
 )
 def test_every_mode_becomes_rgb(data, expected):
     image = decode(data, "x")
@@ -57,10 +96,11 @@ def test_exif_rotation_is_applied():
     [
         (b"", "empty"),
         (b"hello, this is no image", "not an image"),
+        (encoded(Image.new("RGB", (4, 4)), "EPS"), "EPS is not read"),
         (encoded(Image.effect_noise((64, 64), 90), "JPEG")[:900], "damaged"),
         (encoded(Image.effect_noise((64, 64), 90))[:900], "damaged"),
     ],
-    ids=["empty", "text", "truncated JPEG", "truncated PNG"],
+    ids=["empty", "text", "EPS", "truncated JPEG", "truncated PNG"],
 )
 def test_bad_files_are_named_with_the_reason(data, reason):
     with pytest.raises(BadImage, match=f"^cat.png: .*{reason}"):
@@ -69,7 +109,23 @@ def test_bad_files_are_named_with_the_reason(data, reason):
 
 def test_decompression_bomb_is_refused_before_it_is_decoded():
     with pytest.raises(BadImage, match="over the limit"):
-        decode(encoded(Image.new("1", (30_000, 30_000))), "bomb.png")
+        decode(huge_png(), "bomb.png")
+
+
+def test_large_images_under_the_limit_decode_without_a_warning(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # Pillow warns above it
+    assert decode(encoded(GREY), "x").size == (6, 4)
+
+
+def test_decoding_in_threads_leaves_the_warning_filters_as_they_were():
+    before = list(warnings.filters)
+    data = encoded(Image.new("RGB", (64, 64)), "JPEG")
+    threads = [threading.Thread(target=lambda: [decode(data, "x") for _ in range(30)]) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert warnings.filters == before
 
 
 @given(st.binary(max_size=200), st.integers(0, 60))

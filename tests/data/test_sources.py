@@ -127,6 +127,39 @@ def test_hugging_face_dataset_from_disk(tmp_path, several):
     )
 
 
+def save_hf(folder, **labels):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    tables = {}
+    for part, values in labels.items():
+        rows = {"image": [Image.new("RGB", (4, 4), (i, 0, 0)) for i in range(len(values))], "label": values}
+        tables[part] = datasets.Dataset.from_dict(rows, features=features)
+    datasets.DatasetDict(tables).save_to_disk(str(folder))
+    return f"hfds/{folder}"
+
+
+def test_hugging_face_test_part_without_labels_is_left_out_and_said_so(tmp_path):
+    splits = open_splits(save_hf(tmp_path / "set", train=[0, 1] * 5, test=[-1] * 4))
+    assert splits.test is None and "test part is left out: 4" in splits.rule
+
+
+def test_hugging_face_images_without_labels_are_not_trained_on(tmp_path):
+    with pytest.raises(DataError, match="2 images of the train part have no label"):
+        open_splits(save_hf(tmp_path / "set", train=[0, 1, -1, -1]))
+
+
+def test_a_class_list_of_two_with_images_of_one_is_one_class(tmp_path):
+    with pytest.raises(DataError, match="one class only \\(cat\\)"):
+        open_splits(save_hf(tmp_path / "set", train=[0] * 6))
+
+
+@pytest.mark.parametrize("kind", ["folder", "digits"])
+def test_sources_survive_pickling(tmp_path, kind):
+    source = open_splits("digits" if kind == "digits" else str(make_folder(tmp_path / "data"))).train
+    copy = pickle.loads(pickle.dumps(source))
+    assert fingerprint(copy) == fingerprint(source) and copy.image(3).tobytes() == source.image(3).tobytes()
+
+
 def test_labels_csv_gives_several_labels(tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
@@ -159,3 +192,11 @@ def test_stratified_split_is_a_partition_that_leaves_every_class_in_training(tar
         assert ((targets[part] == c).sum() >= 1) == (n >= 2)
     again = stratified_split(targets, fraction, seed)
     assert rest.tolist() == again[0].tolist()
+
+
+def test_the_fingerprint_survives_a_move_but_not_a_change(tmp_path):
+    first = fingerprint(open_splits(str(make_folder(tmp_path / "here"))).train)
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert fingerprint(open_splits(str(tmp_path / "there")).train) == first
+    (tmp_path / "there" / "cat" / "000.png").rename(tmp_path / "there" / "cat" / "999.png")
+    assert fingerprint(open_splits(str(tmp_path / "there")).train) != first

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
 from .decode import IMAGE_ENDINGS, BadImage
 from .sources import DataError, Source, open_splits
+
+AT_ONCE = 1000  # images handed to the pool at a time: a million waiting tasks would take gigabytes
 
 
 @dataclass
@@ -61,13 +64,13 @@ def check_data(spec: str, *, workers: int | None = None, console: Console | None
     report = Report()
     try:
         splits = open_splits(spec)
-    except DataError as error:
+    except (DataError, OSError) as error:
         report.fatal.append(str(error))
         return report
     own_val = splits.rule.startswith("the data's own")
     parts = {"train": splits.train, "val": splits.val, "test": splits.test}
     sources = {name: source for name, source in parts.items() if source is not None}
-    console.print(f"validation: {splits.rule}", highlight=False)
+    console.print(f"validation: {splits.rule}", highlight=False, markup=False)
     findings = decode_all(sources, workers or os.cpu_count() or 1, console)
     report.images = {name: len(source) for name, source in sources.items()}
     for name, source in sources.items():
@@ -77,6 +80,7 @@ def check_data(spec: str, *, workers: int | None = None, console: Console | None
             report.fatal.append(f"no image of the {name} part can be decoded")
         if name == "val" and bad:
             report.strange.append(f"{len(bad)} damaged validation images: training stops unless --skip_damaged true")
+    report.fatal += too_few_classes(splits.train, findings["train"])
     report.duplicates = find_duplicates(sources, findings)
     report.strange += odd_classes(sources, own_val)
     if Path(spec).is_dir():
@@ -91,7 +95,7 @@ def decode_all(sources: dict[str, Source], workers: int, console: Console) -> di
     def look(source: Source, i: int) -> Finding:
         try:
             image = source.image(i)
-            return Finding(hashlib.sha256(image.tobytes()).hexdigest(), image.size)
+            return Finding(hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest(), image.size)
         except BadImage as error:
             return Finding(error=str(error))
         except OSError as error:
@@ -102,9 +106,11 @@ def decode_all(sources: dict[str, Source], workers: int, console: Console) -> di
         task = progress.add_task("Decoding", total=sum(map(len, sources.values())))
         for name, source in sources.items():
             findings[name] = []
-            for finding in pool.map(lambda i, s=source: look(s, i), range(len(source))):
-                findings[name].append(finding)
-                progress.advance(task)
+            for start in range(0, len(source), AT_ONCE):
+                indices = range(start, min(start + AT_ONCE, len(source)))
+                for finding in pool.map(lambda i, s=source: look(s, i), indices):
+                    findings[name].append(finding)
+                    progress.advance(task)
     return findings
 
 
@@ -122,7 +128,8 @@ def find_duplicates(sources: dict[str, Source], findings: dict[str, list[Finding
             names = [sources[part].name(i) for part, i in (first, other)]
             labels = [np.atleast_1d(sources[part].targets[i]).tolist() for part, i in (first, other)]
             if first[0] != other[0]:
-                lines.append(f"the same picture in {first[0]} and {other[0]}: {names[0]} = {names[1]}")
+                twist = "" if labels[0] == labels[1] else ", with different labels"
+                lines.append(f"the same picture in {first[0]} and {other[0]}{twist}: {names[0]} = {names[1]}")
             elif labels[0] != labels[1]:
                 lines.append(f"the same picture with two labels: {names[0]} = {names[1]}")
     return lines
@@ -133,6 +140,16 @@ def counts(source: Source) -> np.ndarray:
     if source.multi_label:
         return source.targets.sum(0).astype(int)
     return np.bincount(source.targets, minlength=len(source.classes))
+
+
+def too_few_classes(train: Source, findings: list[Finding]) -> list[str]:
+    """A line if the training images that can be decoded are all of one class."""
+    if train.multi_label:
+        return []
+    usable = {int(target) for target, finding in zip(train.targets, findings, strict=True) if finding.size}
+    if len(usable) != 1:
+        return []
+    return [f"only training images of one class can be decoded: {train.classes[usable.pop()]}"]
 
 
 def odd_classes(sources: dict[str, Source], own_val: bool) -> list[str]:
@@ -166,7 +183,9 @@ def print_report(
     numbers = {name: counts(source) for name, source in sources.items()}
     shown = range(len(classes)) if len(classes) <= 40 else [*range(20), *range(len(classes) - 20, len(classes))]
     for k in shown:
-        table.add_row(classes[k], *(str(numbers[name][k]) for name in sources))
+        if len(classes) > 40 and k == len(classes) - 20:
+            table.add_row(f"... {len(classes) - 40:,} more", *("..." for _ in sources))
+        table.add_row(escape(classes[k]), *(str(numbers[name][k]) for name in sources))
     table.add_row("all", *(f"{len(source):,}" for source in sources.values()), style="bold")
     console.print(table)
     sides = [min(f.size) for found in findings.values() for f in found if f.size]

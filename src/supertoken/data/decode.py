@@ -1,7 +1,10 @@
 """Bytes to an upright 8-bit RGB image, whatever kind of image file they are."""
 
 import io
+import os
+import threading
 import warnings
+from types import TracebackType
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -28,6 +31,38 @@ class BadImage(Exception):
         return f"{self.name}: {self.reason}"
 
 
+class _Quiet:
+    """Silences Pillow's warnings (size, odd EXIF, palettes) while any thread decodes.
+
+    `warnings.catch_warnings` alone is not safe between threads: leaving in another order than entering would silence
+    everything for good.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.inside = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.inside == 0:
+                self.before = warnings.catch_warnings()
+                self.before.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+            self.inside += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                self.before.__exit__(kind, error, trace)
+
+
+_quiet = _Quiet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_quiet.__init__)  # type: ignore[misc] # the lock may be held by a lost thread
+
+
 def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decodes an image wholly: rotated as its EXIF says, first frame, white behind what is transparent.
 
@@ -42,36 +77,39 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     if not data:
         raise BadImage(name, "empty file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large images, odd EXIF and palettes
+        with _quiet:
             image = Image.open(io.BytesIO(data))
             width, height = image.size
             if width * height > max_pixels:
                 raise BadImage(name, f"{width} x {height} pixels: over the limit of {max_pixels / 1e6:g} megapixels")
+            if image.format == "EPS":  # Pillow would run Ghostscript on a stranger's program
+                raise BadImage(name, "EPS is not read")
             image.load()
             return to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         raise BadImage(name, "not an image") from None
     except Image.DecompressionBombError:
         raise BadImage(name, f"over the limit of {max_pixels / 1e6:g} megapixels") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, MemoryError) as error:
+    except BadImage:
+        raise
+    except Exception as error:  # Pillow's readers raise nearly anything on damaged files
         reason = str(error).split("\n")[0] or type(error).__name__
         raise BadImage(name, f"damaged ({reason})") from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB of an image of any mode; 16 and 32 bits are scaled, not cut off."""
-    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        pixels = np.asarray(image).astype(np.float64)
-        top = (
-            1.0
-            if image.mode == "F" and pixels.max(initial=0) <= 1
-            else 255.0
-            if pixels.max(initial=0) <= 255
-            else 65535.0
-        )
-        pixels = np.clip(pixels / top * 255, 0, 255).round()
-        return Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
+    """8-bit RGB of an image of any mode.
+
+    16 bits are always scaled from 0..65535. 32-bit modes do not say their range: it is the smallest of 0..1 (floats
+    only), 0..255, 0..65535 and 0..2^32-1 that holds the brightest pixel. What is negative or no number becomes black.
+    """
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        pixels = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0)
+        tops = {"I": (255, 65535), "F": (1, 255, 65535)}.get(image.mode, ())
+        brightest = pixels.max(initial=0)
+        last = 2**32 - 1 if image.mode in ("I", "F") else 65535
+        top = next((top for top in tops if brightest <= top), last)
+        return Image.fromarray(np.clip(pixels / top * 255, 0, 255).round().astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "La", "RGBa", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

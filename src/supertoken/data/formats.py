@@ -3,9 +3,11 @@
 import csv
 import io
 import json
+import os
 import re
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from .readers import FolderReader, MemoryReader, TarReader, ZipReader
 from .sources import DataError, Source, Subset, stratified_split
 
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+TAR_ERRORS = (tarfile.TarError, EOFError, zlib.error)
 LAYOUT = "expected CLASS/IMAGE, or train/CLASS/IMAGE with val and test beside train"
 
 
@@ -40,8 +43,9 @@ def open_parts(spec: str) -> dict[str, Source]:
     if not path.exists():
         raise DataError(f"{spec}: not there; {LAYOUT}, or one of wds/SHARDS, hfds/NAME, torch/NAME, digits")
     if path.is_dir():
-        files = [str(p.relative_to(path)) for p in sorted(path.rglob("*")) if p.is_file()]
-        tables = {p.parent.relative_to(path).as_posix(): p for p in path.rglob("labels.csv")}
+        files = list_files(path)
+        tables = {Path(f).parent.as_posix(): path / f for f in files if Path(f).name == "labels.csv"}
+        tables = {where: p for where, p in tables.items() if where == "." or where.lower() in SPLIT_NAMES}
         if tables:
             return _labelled_parts(path, tables)
         return _parts_of_paths(spec, files, lambda kept: FolderReader(path, kept))
@@ -76,6 +80,16 @@ class Files(Source):
         return self.reader.read(i)
 
 
+def list_files(root: Path) -> list[str]:
+    """Paths below a folder, in order; folders that are links are entered, unless they lead back up."""
+    files: list[Path] = []
+    for top, folders, names in os.walk(root, followlinks=True):
+        here = Path(top)
+        folders[:] = [f for f in folders if not here.resolve().is_relative_to((here / f).resolve())]
+        files += [here / name for name in names]
+    return [str(p.relative_to(root)) for p in sorted(files) if p.is_file()]
+
+
 def split_paths(files: list[str]) -> dict[str, list[tuple[int, str]]]:
     """Sorts paths by part: (index, class) of each image file, for layouts with and without parts.
 
@@ -92,12 +106,16 @@ def split_paths(files: list[str]) -> dict[str, list[tuple[int, str]]]:
             break
         images = [(i, p[1:]) for i, p in images]
     parts: dict[str, list[tuple[int, str]]] = {}
-    with_parts = any(SPLIT_NAMES.get(p[0].lower()) == "train" and len(p) > 2 for _, p in images)
+    deep = {SPLIT_NAMES.get(p[0].lower()) for _, p in images if len(p) > 2}
+    # folders that are all called val and test are parts, not classes, though train is not among them
+    with_parts = "train" in deep or bool(deep) and None not in {SPLIT_NAMES.get(p[0].lower()) for _, p in images}
     for i, pieces in images:
         part = SPLIT_NAMES.get(pieces[0].lower()) if with_parts else "train"
         below = pieces[1:] if with_parts else pieces
         if part is not None and len(below) > 1:
             parts.setdefault(part, []).append((i, below[0]))
+        elif part == "val":
+            parts.setdefault(part, [])  # so that it is missed, instead of being cut from train
     return parts
 
 
@@ -107,6 +125,8 @@ def _parts_of_paths(
     kept = files if kept is None else kept
     parts: dict[str, Source] = {}
     for part, entries in split_paths(files).items():
+        if not entries:
+            raise DataError(f"{spec}: the {part} part has images, but not in class folders; {LAYOUT}")
         classes = sorted({name for _, name in entries})
         number = {name: k for k, name in enumerate(classes)}
         targets = np.array([number[name] for _, name in entries], dtype=np.int64)
@@ -117,17 +137,24 @@ def _parts_of_paths(
     return parts
 
 
+def tarfile_is_compressed(path: Path) -> bool:
+    """Whether a tar file is packed by gzip, bzip2 or xz."""
+    with open(path, "rb") as file:
+        return file.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"))
+
+
 def _tar_index(path: Path) -> tuple[list[str], Callable[[list[Any]], Any], list[Any]]:
     """Names of the members, what makes a reader of some of them, and what to give to it."""
     try:
         with tarfile.open(path) as archive:
             members = sorted((m for m in archive if m.isfile()), key=lambda m: m.name)
             names = [m.name for m in members]
-            if path.suffix == ".tar":
+            # a file called .tar may still be compressed, and its members then have no place in it
+            if not tarfile_is_compressed(path):
                 return names, TarReader, [(str(path), m.name, m.offset_data, m.size) for m in members]
             contents = [(f"{path}/{m.name}", archive.extractfile(m).read()) for m in members]  # type: ignore[union-attr]
-    except tarfile.TarError as error:
-        raise DataError(f"{path}: not a readable tar file ({error})") from None
+    except TAR_ERRORS as error:
+        raise DataError(f"{path}: not a readable tar file ({str(error).splitlines()[0]})") from None
     return names, lambda kept: MemoryReader([n for n, _ in kept], [c for _, c in kept]), contents
 
 
@@ -141,11 +168,12 @@ def _labelled_parts(root: Path, tables: dict[str, Path]) -> dict[str, Source]:
             continue
         with open(table, newline="") as file:
             reader = csv.DictReader(file)
-            if set(reader.fieldnames or ()) < {"file", "labels"}:
+            if not set(reader.fieldnames or ()) >= {"file", "labels"}:
                 raise DataError(f"{table}: the first line must be: file,labels")
-            rows[part] = [(row["file"], [s for s in row["labels"].split("|") if s]) for row in reader]
-    classes = sorted({label for entries in rows.values() for _, labels in entries for label in labels})
+            # a line without a comma has no labels
+            rows[part] = [(row["file"], [s for s in (row["labels"] or "").split("|") if s]) for row in reader]
     for part, entries in rows.items():
+        classes = sorted({label for _, labels in entries for label in labels})
         targets = np.zeros((len(entries), len(classes)), dtype=np.float32)
         for i, (_, labels) in enumerate(entries):
             targets[i, [classes.index(label) for label in labels]] = 1
@@ -177,7 +205,10 @@ def open_shards(spec: str) -> dict[str, Source]:
     for shard in shards:
         word = re.match(r"[a-z]*", Path(shard).name.lower())
         groups.setdefault(SPLIT_NAMES.get(word.group() if word else "", "train"), []).append(shard)
-    return {part: _shard_source(files, classes) for part, files in groups.items()}
+    try:
+        return {part: _shard_source(files, classes) for part, files in groups.items()}
+    except (*TAR_ERRORS, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"wds/{spec}: a shard cannot be read ({str(error).splitlines()[0]})") from None
 
 
 def _shard_source(shards: list[str], classes: list[str] | None) -> Source:
@@ -208,8 +239,12 @@ def _shard_source(shards: list[str], classes: list[str] | None) -> Source:
         found = sorted(set(labels), key=lambda s: (int(s), s) if numbers else (0, s))
         classes = found
     elif numbers:
-        labels = [classes[int(label)] for label in labels]
+        labels = [classes[int(label)] if int(label) < len(classes) else label for label in labels]
     number = {name: k for k, name in enumerate(classes)}
+    unknown = next((i for i, label in enumerate(labels) if label not in number), None)
+    if unknown is not None:
+        where = "/".join(members[unknown][:2])
+        raise DataError(f"{where}: class {labels[unknown]} is not in classes.txt, which has {len(classes)} classes")
     return Files(TarReader(members), classes, np.array([number[label] for label in labels], dtype=np.int64))
 
 
@@ -230,7 +265,10 @@ class HfSource(Source):
         if image is None or label is None:
             raise DataError(f"{what}: no column of images and labels; there are {', '.join(features)}")
         self.table, self.what, self.column = table.cast_column(image, datasets.Image(decode=False)), what, image
-        kind, values = features[label], table[label]
+        kind, values = features[label], list(table[label])
+        empty = next((i for i, value in enumerate(values) if value is None), None)
+        if not values or empty is not None:
+            raise DataError(f"{what}: " + (f"row {empty} has no {label}" if values else "no images in it"))
         names = getattr(kind, "names", None) or getattr(getattr(kind, "feature", None), "names", None)
         if isinstance(values[0], (list, tuple)):
             self.classes = list(names or sorted({str(v) for row in values for v in row}))
@@ -257,7 +295,8 @@ def open_hf(name: str) -> dict[str, Source]:
     except ImportError:
         raise DataError(f"hfds/{name}: needs the extra hf: pip install 'supertoken[hf]'") from None
     try:
-        found = datasets.load_from_disk(name) if Path(name).exists() else datasets.load_dataset(name)
+        saved = any((Path(name) / file).exists() for file in ("dataset_dict.json", "state.json"))
+        found = datasets.load_from_disk(name) if saved else datasets.load_dataset(name)
     except Exception as error:
         raise DataError(f"hfds/{name}: {str(error).splitlines()[0]}") from error
     tables = found if isinstance(found, dict) else {"train": found}
@@ -307,7 +346,8 @@ def open_torchvision(name: str) -> dict[str, Source]:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise DataError(f"torch/{name}: {reason} (looked in {where})") from error
         classes = [str(c) for c in getattr(data, "classes", [])]
-        targets = np.array(getattr(data, "targets", None) or [t for _, t in data], dtype=np.int64)
+        numbers = data.targets if hasattr(data, "targets") else [t for _, t in data]  # MNIST's are a tensor
+        targets = np.array([int(t) for t in numbers], dtype=np.int64)
         classes = classes or [str(k) for k in range(targets.max() + 1)]
         # torchvision's sets have train and test; timm calls the latter validation
         parts["train" if part == "train" else "test"] = Arrays(

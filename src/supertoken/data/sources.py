@@ -1,13 +1,16 @@
 """Labelled images from wherever they are, all with random access: how they are split, and what they are called."""
 
 import hashlib
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from .decode import decode
+from .decode import BadImage, decode
 
 
 class DataError(Exception):
@@ -45,9 +48,14 @@ class Source:
         """The decoded image, 8-bit RGB.
 
         Raises:
-            BadImage: It cannot be decoded.
+            BadImage: It cannot be unpacked or decoded.
         """
-        return decode(self.read(i), self.name(i))
+        try:
+            data = self.read(i)
+        # a disk that fails is an OSError and stays one: it is no fault of the image
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+            raise BadImage(self.name(i), f"cannot be unpacked ({error})") from None
+        return decode(data, self.name(i))
 
 
 class Subset(Source):
@@ -152,11 +160,19 @@ def stratified_split(targets: np.ndarray, fraction: float, seed: int) -> tuple[n
     return np.sort(np.concatenate(rest)), np.sort(np.concatenate(part))
 
 
+def unlabelled_images(source: Source) -> int:
+    """How many images have the label -1, by which Hugging Face and others mean: kept secret."""
+    return 0 if source.multi_label else int((source.targets < 0).sum())
+
+
 def fingerprint(source: Source) -> str:
-    """16 hexadecimal digits that change with the names, labels or classes of a source (not with its pixels)."""
+    """16 hexadecimal digits that change with the file names, labels or classes of a source.
+
+    Neither pixels nor the place where the data lies count: a data set may be moved.
+    """
     digest = hashlib.sha256("\n".join(source.classes).encode())
     for i in range(len(source)):
-        digest.update(source.name(i).encode())
+        digest.update(b"\0" + "/".join(Path(source.name(i)).parts[-2:]).encode())
     digest.update(np.ascontiguousarray(source.targets).tobytes())
     return digest.hexdigest()[:16]
 
@@ -181,15 +197,20 @@ def open_splits(spec: str, *, val_fraction: float = 0.1, seed: int = 0) -> Split
     train = parts["train"]
     if len(train) == 0:
         raise DataError(f"{spec}: no images in it: expected CLASS/IMAGE with a folder for each class")
-    if len(train.classes) < 2:
+    unlabelled = {name: unlabelled_images(part) for name, part in parts.items()}
+    for name in ("train", "val"):
+        if unlabelled.get(name):
+            raise DataError(f"{spec}: {unlabelled[name]} images of the {name} part have no label; label or remove them")
+    present = train.classes if train.multi_label else [train.classes[c] for c in np.unique(train.targets)]
+    if len(present) < 2:
         raise DataError(
-            f"{spec}: one class only ({', '.join(train.classes)}): expected CLASS/IMAGE with a folder for each of two "
-            "or more classes"
+            f"{spec}: one class only ({', '.join(present)}): expected CLASS/IMAGE with a folder for each of two or "
+            "more classes"
         )
     others = {
         name: Renamed(parts[name], train.classes, f"{spec}: the {name} part")
         for name in ("val", "test")
-        if name in parts
+        if name in parts and not unlabelled[name]
     }
     val: Source | None = others.get("val")
     if val is not None:
@@ -205,4 +226,6 @@ def open_splits(spec: str, *, val_fraction: float = 0.1, seed: int = 0) -> Split
             f"{len(part)} images cut from the {len(part) + len(rest)} training images: {val_fraction:g} of each class, "
             f"in the order of seed {seed}"
         )
+    if unlabelled.get("test"):
+        rule += f"; the test part is left out: {unlabelled['test']} of its images have no label"
     return Splits(train, val, others.get("test"), rule)

@@ -1,0 +1,123 @@
+import gzip
+import io
+import struct
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from supertoken.data.sources import DataError, open_splits
+from tests.data.test_decode import encoded
+from tests.training.conftest import make_folder
+
+PIXELS = encoded(Image.new("RGB", (4, 4)))
+
+
+def write_tar(path, members):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def write_labelled(folder, text, images=4):
+    folder.mkdir(parents=True)
+    for i in range(images):
+        (folder / f"{i}.png").write_bytes(PIXELS)
+    (folder / "labels.csv").write_text(text)
+
+
+def refused(spec, said):
+    with pytest.raises(DataError, match=said) as error:
+        open_splits(str(spec))
+    assert "\n" not in str(error.value)
+
+
+def test_val_and_test_folders_without_train_are_not_taken_for_classes(tmp_path):
+    for part in ("val", "test"):
+        make_folder(tmp_path / "data" / part)
+    refused(tmp_path / "data", "no training images")
+
+
+def test_val_folder_without_class_folders_is_not_replaced_by_a_cut(tmp_path):
+    make_folder(tmp_path / "data" / "train")
+    (tmp_path / "data" / "val").mkdir()
+    (tmp_path / "data" / "val" / "0.png").write_bytes(PIXELS)
+    refused(tmp_path / "data", "val part has images, but not in class folders")
+
+
+def test_class_folders_may_be_links_and_links_upwards_do_not_loop(tmp_path):
+    folder = make_folder(tmp_path / "real")
+    (tmp_path / "data").mkdir()
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / name).symlink_to(folder / name)
+    (folder / "cat" / "up").symlink_to(folder)
+    splits = open_splits(str(tmp_path / "data"))
+    assert splits.train.classes == ["cat", "dog"] and len(splits.train) + len(splits.val) == 24
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("name,tags\n0.png,a|b\n", "first line must be"), ("file,labels\n9.png,a|b\n", "not there: 9.png")],
+)
+def test_wrong_labels_csv_is_one_line(tmp_path, text, said):
+    write_labelled(tmp_path / "data", text)
+    refused(tmp_path / "data", said)
+
+
+def test_label_that_only_val_has_is_refused(tmp_path):
+    write_labelled(tmp_path / "data" / "train", "file,labels\n0.png,a\n1.png,b\n2.png\n")
+    write_labelled(tmp_path / "data" / "val", "file,labels\n0.png,new\n")
+    refused(tmp_path / "data", "lack: new")
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [(b"7", "class 7 is not in classes.txt"), (b"owl", "class owl is not"), (b"\xff", "cannot be read")],
+)
+def test_wrong_label_in_a_shard_is_one_line(tmp_path, label, said):
+    write_tar(tmp_path / "s" / "a.tar", {"0.png": PIXELS, "0.cls": b"cat", "1.png": PIXELS, "1.cls": label})
+    (tmp_path / "s" / "classes.txt").write_text("cat\ndog\n")
+    if label == b"7":
+        write_tar(tmp_path / "s" / "a.tar", {"0.png": PIXELS, "0.cls": b"0", "1.png": PIXELS, "1.cls": label})
+    refused(f"wds/{tmp_path / 's'}", said)
+
+
+def test_shard_that_is_no_tar_is_one_line(tmp_path):
+    (tmp_path / "a.tar").write_bytes(b"junk" * 500)
+    refused(f"wds/{tmp_path}", "cannot be read")
+
+
+def test_compressed_tar_without_the_ending_is_read(tmp_path):
+    members = {f"{name}/{i}.png": PIXELS for name in "ab" for i in range(4)}
+    plain = write_tar(tmp_path / "plain.tar", members)
+    (tmp_path / "data.tar").write_bytes(gzip.compress(plain.read_bytes()))
+    assert open_splits(str(tmp_path / "data.tar")).train.image(0).size == (4, 4)
+
+
+def test_cut_off_compressed_tar_is_one_line(tmp_path):
+    noise = {f"a/{i}.png": np.random.default_rng(i).bytes(5000) for i in range(4)}
+    packed = gzip.compress(write_tar(tmp_path / "plain.tar", noise).read_bytes())
+    (tmp_path / "data.tar.gz").write_bytes(packed[: len(packed) // 2])
+    refused(tmp_path / "data.tar.gz", "not a readable tar file")
+
+
+def test_mnist_whose_targets_are_a_tensor_opens(tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part, n in (("train", 20), ("t10k", 10)):
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 2051, n, 28, 28) + bytes(n * 784))
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, n) + bytes(i % 10 for i in range(n)))
+    splits = open_splits(f"torch/mnist:{tmp_path}")
+    assert (len(splits.train), len(splits.val), len(splits.test)) == (10, 10, 10)
+
+
+def test_hugging_face_takes_a_local_folder_that_was_not_saved_by_it(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    splits = open_splits(f"hfds/{make_folder(tmp_path / 'data')}")
+    assert splits.train.classes == ["cat", "dog"]
