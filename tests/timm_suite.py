@@ -38,7 +38,8 @@ def main(arguments: list[str]) -> int:
         with tarfile.open(next(root.glob("timm-*.tar.gz"))) as archive:
             archive.extractall(root, [m for m in archive if "/tests/" in m.name], filter="data")
         (root / "stt_plugin.py").write_text(PLUGIN)
-        environment = {k: v for k, v in os.environ.items() if k != "GITHUB_ACTIONS"} | {"PYTHONPATH": scratch}
+        environment = {k: v for k, v in os.environ.items() if k != "GITHUB_ACTIONS"}
+        environment["PYTHONPATH"] = os.pathsep.join([scratch, str(Path(__file__).resolve().parents[1] / "src")])
         command = [sys.executable, "-m", "pytest", "-p", "stt_plugin", "-p", "no:cacheprovider", "-q", "-k", "stt_"]
         tests = next(root.glob("timm-*/tests"))
         return subprocess.run([*command, "test_models.py", *arguments], cwd=tests, env=environment).returncode

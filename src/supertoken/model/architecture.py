@@ -1,5 +1,6 @@
 """The options of the architecture, validated once."""
 
+import math
 from dataclasses import dataclass
 from typing import Optional
 
@@ -46,6 +47,17 @@ class Architecture:
             if not ok:
                 raise ValueError(f"{field}={getattr(self, field)!r}: must be {rule}")
 
+        for field in (
+            "stride",
+            "window",
+            "width",
+            "heads",
+            "local_layers",
+            "global_layers",
+            "class_layers",
+            "stem_convs",
+        ):
+            check(isinstance(getattr(self, field), int), field, "a whole number")
         for field in ("window", "width", "heads", "local_layers", "stem_convs"):
             check(getattr(self, field) >= 1, field, "at least 1")
         for field in ("global_layers", "class_layers"):
@@ -56,5 +68,8 @@ class Architecture:
         for field in ("mixer", "global_mixer"):
             check(getattr(self, field) in MIXERS, field, f"one of {', '.join(MIXERS)}")
         for field in ("mlp_ratio", "local_mlp_ratio"):
-            check(getattr(self, field) > 0, field, "above 0")
-        check(self.layer_scale is None or self.layer_scale > 0, "layer_scale", "above 0, or None for no scale")
+            # less would leave an MLP without hidden channels
+            check(1 <= self.width * getattr(self, field) < math.inf, field, f"at least 1 / width={self.width}")
+        check(
+            self.layer_scale is None or 0 < self.layer_scale < math.inf, "layer_scale", "above 0, or None for no scale"
+        )

@@ -161,11 +161,8 @@ class TimmContract(nn.Module):
         """
         if img_size is None:
             return
-        size = to_2tuple(img_size)
-        if min(size) < 1:
-            raise ValueError(f"img_size={img_size}: must be at least 1 pixel")
-        self.windows.set_grid_size(patch_grid_size(size, self.architecture.stride))
-        update_model_input_size(self, size)
+        self.windows.set_grid_size(patch_grid_size(img_size, self.architecture.stride))
+        update_model_input_size(self, to_2tuple(img_size))
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:

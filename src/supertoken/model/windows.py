@@ -13,7 +13,7 @@ from torch import Tensor, nn
 class LearnedGrid(nn.Module):
     """A learned vector for each position of a grid, resized (bicubic) when another size is asked for.
 
-    Resized grids are kept in eval mode without gradients, until the weight changes.
+    Resized grids are kept in eval mode without gradients, for up to 16 sizes, until the weight changes.
 
     Args:
         width: C, length of each vector.
@@ -50,11 +50,12 @@ class LearnedGrid(nn.Module):
         weight = self.weight
         # functional_call puts plain or functorch tensors in the parameter's place: those must not be kept
         keep = not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
-        if not keep or type(weight) is not nn.Parameter:
+        if not keep or type(weight) is not nn.Parameter or weight.is_inference():
             return self.resized(rows, columns)
         state = (weight._version, weight.data_ptr(), weight.dtype, weight.device)
-        if self._kept.get("state") != state:
-            self._kept = {"state": state}
+        if self._kept.get("state") != state or len(self._kept) == 2 + 16 and (rows, columns) not in self._kept:
+            # holding the weight's memory keeps a later weight from having the same address
+            self._kept = {"state": state, "weight": weight.detach()}
         if (rows, columns) not in self._kept:
             self._kept[rows, columns] = self.resized(rows, columns)
         return self._kept[rows, columns]
@@ -113,7 +114,9 @@ class Windows(nn.Module):
         B, C, h, w = x.shape
         M = self.side
         gh, gw = self.window_grid((h, w))
-        x = x + self.positions(h, w)
+        # All of x, as a slice: a slice's gradient is a fresh tensor. The views below would send back, from one window
+        # of one image, strides for which the stem's BatchNorm computes wrong gradients (torch 2.14.1 on CPU).
+        x = x.narrow(0, 0, B) + self.positions(h, w)
         mask: Optional[Tensor] = None
         # an exported graph serves every size, so it always takes the general path
         if is_exporting() or gh * M != h or gw * M != w:
@@ -153,6 +156,8 @@ def add_to_super_tokens(x: Tensor, update: Tensor) -> Tensor:
 def patch_grid_size(img_size: Union[int, Tuple[int, int]], stride: int) -> Tuple[int, int]:
     """(h, w), rows and columns of patch tokens of an image of (H, W) pixels."""
     H, W = to_2tuple(img_size)
+    if min(H, W) < 1:
+        raise ValueError(f"img_size={img_size}: must be at least 1 pixel")
     return -(-H // stride), -(-W // stride)
 
 

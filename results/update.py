@@ -1,0 +1,82 @@
+"""Keeps what a run measured, and writes the README's table of results from what is kept.
+
+python results/update.py                     writes the table anew
+python results/update.py RUN NAME [NOTE]     first copies the run folder's figures to results/runs/NAME-seedN
+"""
+
+import json
+import shutil
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import yaml
+
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+KEPT = ("recipe.yaml", "metrics.csv", "evaluation.json", "environment.json", "curves.png", "confusion.png", "log.txt")
+BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+
+
+def keep(run: Path, name: str, note: str) -> None:
+    """Copies the figures of a run, with paths of the machine cut to their last part."""
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    folder = HERE / "runs" / f"{name}-seed{recipe['seed']}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in KEPT:
+        if (run / file).exists():
+            shutil.copy(run / file, folder / file)
+    for field in ("data", "init", "out"):
+        if recipe[field]:
+            recipe[field] = Path(recipe[field]).name
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    (folder / "note.txt").write_text(note + "\n")
+
+
+def spread(values: list[float]) -> str:
+    """Mean, and lowest and highest when there are several, in per cent."""
+    text = f"{100 * statistics.mean(values):.2f} %"
+    return (
+        text
+        if len(values) == 1
+        else f"{text} ({100 * min(values):.2f} to {100 * max(values):.2f}, {len(values)} seeds)"
+    )
+
+
+def table() -> str:
+    """The rows of the README, one for each name."""
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for folder in sorted((HERE / "runs").glob("*-seed*")):
+        groups[folder.name.rsplit("-seed", 1)[0]].append(folder)
+    lines = ["| run | model | training | part | top-1 | machine |", "|---|---|---|---|---|---|"]
+    for name, folders in groups.items():
+        recipe = yaml.safe_load((folders[0] / "recipe.yaml").read_text())
+        figures = [json.loads((folder / "evaluation.json").read_text()) for folder in folders]
+        part = "test" if "test" in figures[0] else "validation"
+        metrics = [(folder / "metrics.csv").read_text().splitlines()[-1].split(",") for folder in folders]
+        minutes = statistics.mean(float(row[-1]) for row in metrics)
+        machine = json.loads((folders[0] / "environment.json").read_text())
+        link = f"[{name}](results/runs/{folders[0].name})"
+        training = f"{minutes:.1f} min, {float(metrics[0][1]):.1f} epochs"
+        where = f"{machine['cores']} cores, {machine['cpu']}"
+        values = [f[part]["top1"] for f in figures]
+        what = f"`{recipe['model']}` at {recipe['img_size']} px"
+        lines.append(f"| {link} | {what} | {training} | {part} | {spread(values)} | {where} |")
+        note = (folders[0] / "note.txt").read_text().strip()
+        lines += [f"| | {note} | | | | |"] if note else []
+    return "\n".join(lines)
+
+
+def write_readme() -> None:
+    """Puts the table between the two marks."""
+    text = README.read_text()
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2] if END in rest else rest
+    README.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        keep(Path(sys.argv[1]), sys.argv[2], " ".join(sys.argv[3:]))
+    write_readme()
