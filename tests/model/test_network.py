@@ -190,7 +190,7 @@ def test_half_precision_stays_close(dtype, size):
     assert (logits.float() - expected).abs().max() < 0.05 * expected.abs().max()
 
 
-@SIZES
+@pytest.mark.parametrize("size", [(16, 16), PADDED], ids=str)
 def test_compiles_as_one_graph(size):
     model, x = tiny(), images(*size)
     torch._dynamo.reset()
@@ -251,6 +251,19 @@ def test_functional_call_and_vmap_work(size):
     model(x).square().sum().backward()
     for name, p in model.named_parameters():
         torch.testing.assert_close(gradients[name].sum(0), p.grad, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@torch.no_grad()
+def test_an_ensemble_of_weights_runs_under_vmap():
+    models, x = [tiny(seed) for seed in range(3)], images(*PADDED)
+    weights, buffers = torch.func.stack_module_state(models)
+
+    def logits(weights, buffers):
+        return torch.func.functional_call(models[0], (weights, buffers), (x,))
+
+    together = torch.func.vmap(logits)(weights, buffers)
+    torch.testing.assert_close(together, torch.stack([model(x) for model in models]), rtol=1e-4, atol=1e-6)
 
 
 def test_meta_construction_then_init_is_complete():
