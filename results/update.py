@@ -1,7 +1,7 @@
 """Keeps what a run measured, and writes the README's table of results from what is kept.
 
 python results/update.py                     writes the table anew
-python results/update.py RUN NAME [NOTE]     first copies the run folder's figures to results/runs/NAME-seedN
+python results/update.py RUN NAME            first copies the run folder's figures to results/runs/NAME-seedN
 """
 
 import json
@@ -19,7 +19,7 @@ KEPT = ("recipe.yaml", "metrics.csv", "evaluation.json", "environment.json", "cu
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 
 
-def keep(run: Path, name: str, note: str) -> None:
+def keep(run: Path, name: str) -> None:
     """Copies the figures of a run, with paths of the machine cut to their last part."""
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
     folder = HERE / "runs" / f"{name}-seed{recipe['seed']}"
@@ -31,7 +31,6 @@ def keep(run: Path, name: str, note: str) -> None:
         if recipe[field]:
             recipe[field] = Path(recipe[field]).name
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
-    (folder / "note.txt").write_text(note + "\n")
 
 
 def spread(values: list[float]) -> str:
@@ -63,8 +62,6 @@ def table() -> str:
         values = [f[part]["top1"] for f in figures]
         what = f"`{recipe['model']}` at {recipe['img_size']} px"
         lines.append(f"| {link} | {what} | {training} | {part} | {spread(values)} | {where} |")
-        note = (folders[0] / "note.txt").read_text().strip()
-        lines += [f"| | {note} | | | | |"] if note else []
     return "\n".join(lines)
 
 
@@ -78,5 +75,5 @@ def write_readme() -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 2:
-        keep(Path(sys.argv[1]), sys.argv[2], " ".join(sys.argv[3:]))
+        keep(Path(sys.argv[1]), sys.argv[2])
     write_readme()

@@ -85,7 +85,8 @@ def test_plain_timm_loads_it_in_one_line_with_the_same_logits(trained, pictures)
 
 @pytest.mark.filterwarnings("ignore")
 def test_transformers_loads_it_without_remote_code(trained, pictures):
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     folder = str(trained / "model")
     model = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
     ours = load_model(trained)

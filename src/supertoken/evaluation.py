@@ -18,7 +18,7 @@ from torchmetrics.functional.classification import (
 
 from .data.decode import BadImage
 from .data.loading import eval_batches
-from .data.sources import Source
+from .data.sources import Source, targets_by_name
 from .prediction import Predictor
 
 
@@ -84,11 +84,11 @@ def _measure_multi_label(logits: Tensor, targets: Tensor, classes: list[str]) ->
     )
 
 
-def targets_by_name(source: Source, classes: list[str]) -> np.ndarray:
+def known_targets(source: Source, classes: list[str]) -> np.ndarray:
     """The source's targets as numbers of the model's classes, matched by name.
 
     Raises:
-        EvaluationError: The data has a class that the model does not know, or none that it knows.
+        EvaluationError: The data has a class that the model does not know.
     """
     unknown = [name for name in source.classes if name not in classes]
     if unknown:
@@ -96,12 +96,7 @@ def targets_by_name(source: Source, classes: list[str]) -> np.ndarray:
             f"the data has classes that the model does not know: {', '.join(unknown[:5])}; "
             f"it knows {', '.join(classes[:10])}"
         )
-    order = np.array([classes.index(name) for name in source.classes])
-    if source.multi_label:
-        targets = np.zeros((len(source), len(classes)), dtype=np.float32)
-        targets[:, order] = source.targets
-        return targets
-    return order[source.targets]
+    return targets_by_name(source, classes)
 
 
 def evaluate(
@@ -129,7 +124,7 @@ def evaluate(
         EvaluationError: A damaged image (unless left out), no image at all, or a class the model does not know.
     """
     classes = predictor.trained.classes
-    targets = torch.as_tensor(targets_by_name(source, classes))
+    targets = torch.as_tensor(known_targets(source, classes))
     if batches is None:
         batches = eval_batches(source, predictor.preprocess, batch_size, workers)
     if progress:

@@ -117,7 +117,8 @@ def test_mnist_whose_targets_are_a_tensor_opens(tmp_path):
 
 
 def test_hugging_face_takes_a_local_folder_that_was_not_saved_by_it(tmp_path, monkeypatch):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     splits = open_splits(f"hfds/{make_folder(tmp_path / 'data')}")
     assert splits.train.classes == ["cat", "dog"]

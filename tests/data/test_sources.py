@@ -108,7 +108,8 @@ def test_shards_are_indexed_for_random_access(tmp_path):
 
 @pytest.mark.parametrize("several", [False, True])
 def test_hugging_face_dataset_from_disk(tmp_path, several):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     label = datasets.ClassLabel(names=["cat", "dog"])
     if several:
         label = datasets.Sequence(label)
@@ -128,7 +129,8 @@ def test_hugging_face_dataset_from_disk(tmp_path, several):
 
 
 def save_hf(folder, **labels):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
     tables = {}
     for part, values in labels.items():

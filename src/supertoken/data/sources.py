@@ -3,6 +3,7 @@
 import hashlib
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ class DataError(Exception):
     """Data that cannot be used; one line that says what, why and what to do."""
 
 
-class Source:
+class Source(ABC):
     """Labelled images by index.
 
     Attributes:
@@ -36,13 +37,13 @@ class Source:
     def __len__(self) -> int:
         return len(self.targets)
 
+    @abstractmethod
     def name(self, i: int) -> str:
         """Path or key of an image, to show to a person."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, i: int) -> bytes:
         """The file as it is."""
-        raise NotImplementedError
 
     def image(self, i: int) -> Image.Image:
         """The decoded image, 8-bit RGB.
@@ -82,41 +83,36 @@ class Subset(Source):
         return self.source.image(int(self.indices[i]))
 
 
-class Renamed(Source):
-    """A source whose targets are numbers of another list of classes, matched by name.
+def targets_by_name(source: Source, classes: list[str]) -> np.ndarray:
+    """The source's targets as numbers of another list of classes, which has all of the source's."""
+    order = np.array([classes.index(name) for name in source.classes])
+    if not source.multi_label:
+        return order[source.targets]
+    targets = np.zeros((len(source), len(classes)), dtype=np.float32)
+    targets[:, order] = source.targets
+    return targets
+
+
+def renamed(source: Source, classes: list[str], what: str) -> Source:
+    """The same images with targets that are numbers of another list of classes, matched by name.
 
     Args:
-        source: The other one.
+        source: The images.
         classes: The list to use.
         what: For the message.
 
     Raises:
         DataError: The source has a class that is not in the list.
     """
-
-    def __init__(self, source: Source, classes: list[str], what: str) -> None:
-        unknown = sorted(set(source.classes) - set(classes))
-        if unknown:
-            raise DataError(
-                f"{what} has classes that the training images lack: {', '.join(unknown[:5])}; "
-                f"training knows {', '.join(classes[:10])}. Add training images of them or leave them out"
-            )
-        order = np.array([classes.index(name) for name in source.classes])
-        self.source, self.classes = source, classes
-        if source.multi_label:
-            self.targets = np.zeros((len(source), len(classes)), dtype=np.float32)
-            self.targets[:, order] = source.targets
-        else:
-            self.targets = order[source.targets]
-
-    def name(self, i: int) -> str:
-        return self.source.name(i)
-
-    def read(self, i: int) -> bytes:
-        return self.source.read(i)
-
-    def image(self, i: int) -> Image.Image:
-        return self.source.image(i)
+    unknown = sorted(set(source.classes) - set(classes))
+    if unknown:
+        raise DataError(
+            f"{what} has classes that the training images lack: {', '.join(unknown[:5])}; "
+            f"training knows {', '.join(classes[:10])}. Add training images of them or leave them out"
+        )
+    same = Subset(source, np.arange(len(source)))
+    same.classes, same.targets = classes, targets_by_name(source, classes)
+    return same
 
 
 @dataclass
@@ -208,7 +204,7 @@ def open_splits(spec: str, *, val_fraction: float = 0.1, seed: int = 0) -> Split
             "more classes"
         )
     others = {
-        name: Renamed(parts[name], train.classes, f"{spec}: the {name} part")
+        name: renamed(parts[name], train.classes, f"{spec}: the {name} part")
         for name in ("val", "test")
         if name in parts and not unlabelled[name]
     }

@@ -89,7 +89,6 @@ def fill_in(recipe: Recipe, splits: Splits, device: torch.device) -> tuple[Recip
         epochs = 30.0 if n >= 20_000 else 60.0 if n >= 1_000 else 100.0
         recipe = choose(recipe, "epochs", epochs, f"for {n:,} training images")
         if not gpu:
-            recipe = replace(recipe, minutes=None)
             said.append(
                 f"at most {MINUTES_WITHOUT_GPU:.0f} minutes, as there is no GPU: --epochs or --minutes change it"
             )

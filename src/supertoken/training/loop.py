@@ -115,6 +115,7 @@ class Trainer:
         ema = run.recipe.ema
         self.ema = ModelEmaV3(run.model, decay=ema, use_warmup=True) if ema is not None else None
         self.workers = default_workers() if run.recipe.workers is None else run.recipe.workers
+        self.fingerprint = fingerprint(run.splits.train)
         self.at = Standing()
         self.named: set[str] = set()
         self.signal: int | None = None
@@ -287,7 +288,7 @@ class Trainer:
         draw_curves(run.folder / "curves.png", rows, "mAP" if run.splits.train.multi_label else "accuracy")
         about = {
             "data": self.recipe.data,
-            "data_fingerprint": fingerprint(run.splits.train),
+            "data_fingerprint": self.fingerprint,
             "data_license": self.recipe.data_license,
             "multi_label": run.splits.train.multi_label,
             "split_rule": run.splits.rule,
@@ -312,7 +313,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "standing": asdict(self.at),
             "steps": self.run.steps,
-            "fingerprint": fingerprint(self.run.splits.train),
+            "fingerprint": self.fingerprint,
         }
 
     def save_state(self, name: str) -> None:
