@@ -63,6 +63,28 @@ class Attention(nn.Module):
         x = x.transpose(1, 2).reshape(shape)
         return self.proj_drop(self.proj(x))
 
+    def first(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+        """The answer to token 0 alone, [..., tokens, C] -> [..., 1, C]: forward(x)[..., :1, :] at far less cost.
+
+        No token gets a key or a value. The projections move behind the sums, to the one query of each head:
+        q . (K x + k) = (K^T q) . x + q . k, of which softmax drops the last term, the same for all x;
+        sum a (V x + v) = V (sum a x) + (sum a) v.
+        """
+        C, d = x.shape[-1], x.shape[-1] // self.heads
+        tokens = x.reshape(-1, x.shape[-2], C)  # [sequences, tokens, C]
+        _, key, value = self.qkv.weight.reshape(3, self.heads, d, C).unbind(0)  # each [heads, d, C]
+        value_bias = self.qkv.bias[2 * C :].reshape(self.heads, 1, d)
+        q = F.linear(tokens[:, 0], self.qkv.weight[:C], self.qkv.bias[:C])
+        q = q.reshape(-1, self.heads, d).transpose(0, 1) * self.scale  # [heads, sequences, d]
+        attn = (q @ key).transpose(0, 1) @ tokens.transpose(1, 2)  # [sequences, heads, tokens]
+        attn = maybe_add_mask(attn, mask if mask is None else mask[:, 0]).softmax(dim=-1)
+        attn = self.attn_drop(attn)
+        x_sum = (attn @ tokens).transpose(0, 1)  # [heads, sequences, C]
+        attn_sum = attn.sum(-1).transpose(0, 1).unsqueeze(-1)  # [heads, sequences, 1]
+        out = x_sum @ value.transpose(1, 2) + attn_sum * value_bias  # [heads, sequences, d]
+        out = out.transpose(0, 1).reshape(x.shape[:-2] + (1, C))
+        return self.proj_drop(self.proj(out))
+
 
 class ClassAttention(nn.Module):
     """Attention of a class token [B, 1, C] to the Super tokens [B, gh*gw, C], after CaiT (arXiv 2103.17239).

@@ -13,7 +13,7 @@ from .windows import add_to_super_tokens
 
 
 class Block(nn.Module):
-    """Attention and MLP, each pre-normalised and added to its input. [..., tokens, C] -> the same shape.
+    """Attention and MLP, each pre-normalised and added to its input. [..., tokens, C] -> the same, or token 0 alone.
 
     Args:
         width: C.
@@ -54,21 +54,35 @@ class Block(nn.Module):
         self.drop_path2 = DropPath(drop_path)
         self.grad_checkpointing = False
 
-    def forward(self, x: Tensor, mask: Optional[Tensor] = None, collect: Optional[Dict[str, Tensor]] = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        mask: Optional[Tensor] = None,
+        collect: Optional[Dict[str, Tensor]] = None,
+        first_only: bool = False,
+    ) -> Tensor:
         if self.grad_checkpointing and not torch.jit.is_scripting():
-            return checkpoint(self.residuals, x, mask, collect)
-        return self.residuals(x, mask, collect)
+            return checkpoint(self.residuals, x, mask, collect, first_only)
+        return self.residuals(x, mask, collect, first_only)
 
-    def residuals(self, x: Tensor, mask: Optional[Tensor], collect: Optional[Dict[str, Tensor]]) -> Tensor:
-        """The two lines of a transformer block."""
-        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), mask, collect)))
+    def residuals(
+        self, x: Tensor, mask: Optional[Tensor], collect: Optional[Dict[str, Tensor]], first_only: bool
+    ) -> Tensor:
+        """The two lines of a transformer block; with `first_only` for token 0, the others only being attended to."""
+        y = self.norm1(x)
+        if first_only:
+            x, y = x[..., :1, :], self.attn.first(y, mask)
+        else:
+            y = self.attn(y, mask, collect)
+        x = x + self.drop_path1(self.ls1(y))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
 
 class LocalLayer(nn.Module):
     """Every window for itself: attention over its T tokens and MLP; then the mixer over the Super tokens alone.
 
-    Shapes: tokens [B, gh*gw, T, C] -> the same. Collects `{name}.tokens` (before the mixer) and `{name}.super_tokens`.
+    Shapes: tokens [B, gh*gw, T, C] -> the same, or [B, gh*gw, 1, C] with `leave_patches`: the Super tokens alone, as
+    they would be, at a small part of the cost. Collects `{name}.tokens` (before the mixer) and `{name}.super_tokens`.
 
     Args:
         block: Attention and MLP of the window.
@@ -88,8 +102,9 @@ class LocalLayer(nn.Module):
         grid: Tuple[int, int],
         mask: Optional[Tensor] = None,
         collect: Optional[Dict[str, Tensor]] = None,
+        leave_patches: bool = False,
     ) -> Tensor:
-        x = self.block(x, mask, collect)
+        x = self.block(x, mask, collect, leave_patches)
         if collect is not None:
             collect[self.name + ".tokens"] = x.clone()
         if self.mixer is not None:

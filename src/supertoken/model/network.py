@@ -124,8 +124,10 @@ class SuperTokenTransformer(TimmContract):
         x = self.stem(x)  # [B, C, h, w]
         h, w = x.shape[2], x.shape[3]
         x, mask, grid = self.windows(x)  # [B, gh*gw, T, C]
-        for layer in self.local_layers:
-            x = layer(x, grid, mask, collect)
+        for i, layer in enumerate(self.local_layers):
+            # nobody reads the patch tokens that the last one would give: only who collects wants to see them
+            last = i == len(self.local_layers) - 1 and not self.ends_in_patches and collect is None
+            x = layer(x, grid, mask, collect, leave_patches=last)  # [B, gh*gw, T, C], in the end [B, gh*gw, 1, C]
         if self.ends_in_patches:  # pruned to a local layer
             return self.windows.patch_grid(self.norm(x), grid, (h, w))  # [B, C, h, w]
         x = x[:, :, 0]  # [B, gh*gw, C]

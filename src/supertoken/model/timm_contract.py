@@ -73,7 +73,8 @@ class TimmContract(nn.Module):
         x, mask, grid = self.windows(x)
         for i, layer in enumerate(self.local_layers):
             if i <= last:
-                x = layer(x, grid, mask)
+                leave_patches = i == L - 1 and i not in take_indices and not self.ends_in_patches
+                x = layer(x, grid, mask, None, leave_patches)
                 if i in take_indices:
                     intermediates.append(self.windows.patch_grid(self.norm(x) if norm else x, grid, size))
         final = x[:, :, 0]
