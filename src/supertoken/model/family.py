@@ -13,15 +13,13 @@ from .architecture import Architecture
 from .network import SuperTokenTransformer
 from .windows import patch_grid_size
 
-_SMALL: Dict[str, Any] = dict(
-    stride=4, window=4, heads=4, local_layers=2, global_layers=4, class_layers=1, stem_convs=2
-)
+_SMALL: Dict[str, Any] = dict(stride=4, window=4, heads=4, local_layers=2, class_layers=1, stem_convs=2)
 VARIANTS: Dict[str, Dict[str, Any]] = {
     "stt_s25": dict(width=384, heads=8, local_layers=4, global_layers=21, class_layers=2, layer_scale=1e-5),
     "stt_s14": dict(width=384, heads=8, local_layers=3, global_layers=8, class_layers=2, layer_scale=1e-5),
     "stt_t": dict(width=192, heads=4, local_layers=4, global_layers=6, class_layers=2, layer_scale=1e-5),
-    "stt_micro": dict(img_size=32, width=192, **_SMALL),
-    "stt_nano": dict(img_size=32, width=96, **_SMALL),
+    "stt_micro": dict(img_size=32, width=128, global_layers=7, **_SMALL),
+    "stt_nano": dict(img_size=32, width=96, global_layers=4, **_SMALL),
 }
 
 

@@ -1,7 +1,9 @@
 """What a recipe leaves open, chosen from the data and the machine, with the reasons."""
 
 import copy
+import statistics
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -16,15 +18,6 @@ from .recipe import Recipe
 
 WINDOW_PIXELS = 56  # stride 8 times window 7: sizes in these steps take no padding
 MINUTES_WITHOUT_GPU = 30.0
-
-
-def best_device(wanted: str | None) -> torch.device:
-    """The one wanted, or the best there is."""
-    if wanted:
-        return torch.device(wanted)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def use_bf16(recipe: Recipe, device: torch.device) -> bool:
@@ -95,8 +88,18 @@ def fill_in(recipe: Recipe, splits: Splits, device: torch.device) -> tuple[Recip
     return recipe, said
 
 
-def seconds_per_image(model: nn.Module, recipe: Recipe, device: torch.device, num_classes: int) -> tuple[float, float]:
-    """Measured on a copy of the model: seconds of a training step and of an evaluation, per image."""
+def seconds_per_image(
+    model: nn.Module, recipe: Recipe, device: torch.device, num_classes: int, seconds: float
+) -> tuple[float, float]:
+    """Measured on a copy of the model: seconds of a training step and of an evaluation, per image, as medians.
+
+    Args:
+        model: What will be trained.
+        recipe: Decides batch size, image size and optimizer.
+        device: Where it computes.
+        num_classes: K.
+        seconds: For how long to measure each of the two, at least.
+    """
     assert recipe.batch_size is not None and recipe.img_size is not None
     twin = copy.deepcopy(model).train()
     optimizer = make_optimizer(twin, recipe, device)
@@ -115,15 +118,18 @@ def seconds_per_image(model: nn.Module, recipe: Recipe, device: torch.device, nu
         with torch.inference_mode():
             twin(images).sum().item()
 
-    times = []
-    for work, share in ((step, recipe.accumulate), (evaluation, 1)):
+    def median(work: Callable[[], None]) -> float:
         work()
-        start, rounds = time.perf_counter(), 0
-        while rounds < 2 or time.perf_counter() - start < 3:
+        start, times = time.perf_counter(), []
+        while len(times) < 3 or time.perf_counter() - start < seconds:
+            began = time.perf_counter()
             work()
-            rounds += 1
-        times.append((time.perf_counter() - start) / (rounds * share * part))
-    return times[0], times[1]
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - began)
+        return statistics.median(times)
+
+    return median(step) / (recipe.accumulate * part), median(evaluation) / part
 
 
 def steps_in(minutes: float, recipe: Recipe, train: int, val: int, speed: tuple[float, float]) -> int:

@@ -1,12 +1,12 @@
 """From a recipe to the parts of a run: data, model, images, number of steps."""
 
-import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import timm
 import torch
 from rich.console import Console
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from ..data.augmentation import BatchAugmentation, Crop, seed_step
 from ..data.loading import Keep, Preprocess, TrainImages
 from ..data.sources import Source, Splits
+from ..prediction import best_device
 from ..run_folder import load_model
-from .defaults import MINUTES_WITHOUT_GPU, best_device, fill_in, seconds_per_image, steps_in
+from .defaults import MINUTES_WITHOUT_GPU, fill_in, seconds_per_image, steps_in
 from .recipe import Recipe, RecipeError
 
 
@@ -223,17 +224,9 @@ def make_images(recipe: Recipe, source: Source, data_config: dict[str, Any]) -> 
     resized = recipe.crop == "resized"
     prepare = Keep(round(recipe.img_size * 1.5)) if resized else Preprocess(data_config)
     side = recipe.img_size * (1.5 if resized else 1)
-    fits = 3 * side * side * 1.4 * len(source) < free_memory() / 4
+    fits = 3 * side * side * 1.4 * len(source) < psutil.virtual_memory().available / 4
     memory = recipe.cache == "memory" or (recipe.cache == "auto" and fits)
     return TrainImages(source, prepare, crop, seed=recipe.seed, memory=memory)
-
-
-def free_memory() -> int:
-    """Bytes of memory that can still be had; a cautious guess where the system does not tell."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 4 * 2**30
 
 
 def class_weights(recipe: Recipe, source: Source, device: torch.device) -> Tensor | None:
@@ -265,7 +258,9 @@ def plan(run: Run, open_ended: bool) -> int:
     if recipe.minutes is None and not open_ended:
         return steps
     minutes = recipe.minutes or MINUTES_WITHOUT_GPU
-    speed = seconds_per_image(run.model, recipe, run.device, len(run.classes))
+    # a hundredth of the budget: three seconds misjudged an hour by half on a machine that shares its cores
+    measuring = min(30.0, max(2.0, 0.6 * minutes))
+    speed = seconds_per_image(run.model, recipe, run.device, len(run.classes), measuring)
     fit = steps_in(minutes, recipe, len(run.usable), len(run.val), speed)
     steps = fit if recipe.minutes is not None else min(steps, fit)
     run.say(
