@@ -88,9 +88,8 @@ def run_evaluate(argv: Sequence[str]) -> None:
     """Measures a trained model on labelled images."""
     from .data.sources import open_splits
     from .evaluation import evaluate
-    from .prediction import Predictor
+    from .prediction import Predictor, best_device
     from .run_folder import load_model, write_json
-    from .training.defaults import best_device
     from .training.report import draw_confusion
 
     parser = Parser(prog="supertoken evaluate", description="Measure a trained model on labelled images.")
@@ -155,9 +154,8 @@ def print_evaluation(result, title: str, multi_label: bool) -> None:
 
 def run_predict(argv: Sequence[str]) -> None:
     """Says what is on images."""
-    from .prediction import Predictor, find_images
+    from .prediction import Predictor, best_device, find_images
     from .run_folder import load_model
-    from .training.defaults import best_device
 
     parser = Parser(prog="supertoken predict", description="Say what is on images.")
     parser.add_argument("images", type=str, nargs="+", help="Files, or folders of them")
@@ -202,6 +200,45 @@ def run_check_data(argv: Sequence[str]) -> None:
         fail(f"training on this would fail: {'; '.join(report.fatal)}", FAILED)
 
 
+def run_benchmark(argv: Sequence[str]) -> None:
+    """Measures how fast models are, side by side."""
+    from .benchmarking.plan import Plan
+    from .benchmarking.report import draw_sizes, draw_throughput, make_table, read_rows, write_rows
+    from .benchmarking.table import Row, benchmark, find
+    from .run_folder import new_run_folder
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = Parser(prog="supertoken benchmark", description="Measure how fast models are, side by side.")
+    parser.add_argument(
+        "models",
+        type=str,
+        nargs="+",
+        help="timm names, run folders, .onnx or .xml files; NAME:KEY=VALUE,... for one with settings of its own: "
+        "engine, dtype, channels_last, fused, or an argument of the model",
+    )
+    parser.add_class_arguments(Plan, fail_untyped=True)
+    given = parser.parse_args(list(argv)).as_dict()
+    models = given.pop("models")
+    plan = Plan(**given)
+    console = Console()
+    rivals = find(models, plan)
+    out = new_run_folder(plan.out, "benchmark")
+    rows: list[Row] = []
+    for part in benchmark(rivals, plan, console):
+        rows += part
+        console.print(make_table(part))
+        for row in part:
+            if row.error:
+                print(f"supertoken: {row.contestant.name()} ({row.contestant.engine}): {row.error}", file=sys.stderr)
+        write_rows(out / "rows.csv", rows)
+    draw_throughput(out / "throughput.png", read_rows(out / "rows.csv"))
+    if len(plan.img_size) > 1:
+        draw_sizes(out / "sizes.png", read_rows(out / "rows.csv"))
+    print(f"written: {out}")
+    if any(row.error for row in rows):
+        fail("not every model could be measured (named above)", FAILED)
+
+
 def run_models(argv: Sequence[str]) -> None:
     """Lists the variants."""
     from .model.summary import summaries
@@ -228,6 +265,7 @@ VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "evaluate": (run_evaluate, "measure a trained model on labelled images"),
     "predict": (run_predict, "say what is on images"),
     "check-data": (run_check_data, "decode a data set and name what is wrong with it"),
+    "benchmark": (run_benchmark, "measure how fast models are, side by side"),
     "models": (run_models, "list the variants"),
 }
 
@@ -242,6 +280,7 @@ def usage() -> str:
 
 def expected_errors() -> tuple[type[Exception], ...]:
     """Errors that are the user's to mend: they get one line."""
+    from .benchmarking.plan import BenchmarkError
     from .data.decode import BadImage
     from .data.sources import DataError
     from .evaluation import EvaluationError
@@ -251,7 +290,7 @@ def expected_errors() -> tuple[type[Exception], ...]:
     from .training.loop import TrainingStopped
 
     return (
-        BadImage, CheckpointError, DataError, EvaluationError, OSError, PredictionError, RunFolderError,
+        BadImage, BenchmarkError, CheckpointError, DataError, EvaluationError, OSError, PredictionError, RunFolderError,
         TrainingStopped,
     )  # fmt: skip
 

@@ -26,6 +26,15 @@ class Row:
     error: str | None = None
 
 
+def best_device(wanted: str | None) -> torch.device:
+    """The one wanted, or the best there is."""
+    if wanted:
+        return torch.device(wanted)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
 def find_images(paths: Sequence[str]) -> list[Path]:
     """Files as named, and every image below the folders.
 

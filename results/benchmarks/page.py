@@ -1,0 +1,182 @@
+"""Writes docs/benchmarks.md and its plots from the rows that results/benchmarks/run.py kept.
+
+python results/benchmarks/page.py
+"""
+
+import csv
+import sys
+from pathlib import Path
+from typing import Any
+
+from supertoken.benchmarking.report import (
+    curves_of,
+    draw_sizes,
+    draw_throughput,
+    exponent,
+    interval,
+    label,
+    number,
+    read_rows,
+)
+
+HERE = Path(__file__).parent
+DOCS = HERE.parent.parent / "docs"
+SWIN, OURS = "swin_base_patch4_window7_224", "stt_s25"
+CLAIM = 83.5  # the paper's abstract; not measured by us
+INTRO = """
+Each table is one run of `supertoken benchmark` in one process: every model takes a turn in every round, ratios are
+taken within a round, and the figure is the median over rounds with its quartiles. *Share of products* sets the FLOP/s
+against those of the model's own matrix products (same shapes, same precision, nothing between them), measured in the
+same rounds. GMACs count attention. Accuracies are what the authors of each model publish for ImageNet-1K (timm's
+results/results-imagenet.csv, commit aa4b5850), not ours; that of `stt_s25` is the claim of the paper whose network it
+reconstructs, and no weights of that accuracy exist. *fused=false* is timm's attention without torch's fused kernel.
+
+`python results/benchmarks/run.py` repeats all of it (about an hour on two cores), `python results/benchmarks/page.py`
+writes this page. On a machine with a GPU: `python results/benchmarks/run.py gpu gpu-compile gpu-train`.
+"""
+SUITES = {
+    "peers": "Inference beside the peers",
+    "train": "A training step",
+    "engines": "Engines",
+    "latency": "Latency of one image",
+    "sizes": "Image sizes",
+    "large": "A large image in bounded memory",
+    "gpu": "GPU, bf16",
+    "gpu-compile": "GPU, bf16, compiled",
+    "gpu-train": "GPU, training step",
+}
+
+
+def published() -> dict[str, dict[str, str]]:
+    """Accuracies that others publish, by model."""
+    with open(HERE / "published.csv", newline="") as file:
+        return {row["model"]: row for row in csv.DictReader(file)}
+
+
+def table(rows: list[dict[str, Any]], accuracies: dict[str, dict[str, str]]) -> list[str]:
+    """A Markdown table of one suite."""
+    sweep = len({row["img_size"] for row in rows}) > 1
+    head = ["model", "engine", *(["px"] if sweep else []), "top-1", "params", "GMACs", "images/s", "quartiles"]
+    head += ["ratio", "quartiles", "ms", "peak memory", "share of products"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in rows:
+        base = row["model"].partition(":")[0]
+        known = accuracies.get(base)
+        top1 = f"{known['top1']}" if known else f"{CLAIM} (paper's claim)" if base == OURS else "-"
+        cells = [row["model"], row["engine"], *([str(row["img_size"])] if sweep else []), top1]
+        cells += [
+            number(row["parameters"] and row["parameters"] / 1e6, ".1f", "M"),
+            number(row["gmacs"], ".2f"),
+            number(row["images_per_second"], ".2f"),
+            interval(row["images_per_second_q1"], row["images_per_second_q3"]),
+            number(row["ratio"], ".2f", "x"),
+            interval(row["ratio_q1"], row["ratio_q3"]),
+            number(row["ms"], ".0f"),
+            number(row["peak_memory_mb"], ",.0f", " MB"),
+            number(row["share_of_products"] and 100 * row["share_of_products"], ".0f", " %"),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines + [f"\n{row['model']} ({row['engine']}): {row['error']}" for row in rows if row["error"]]
+
+
+def find(rows: list[dict[str, Any]] | None, model: str, **fields: Any) -> dict[str, Any] | None:
+    """The row of a model with those fields, if it has figures."""
+    for row in rows or []:
+        if row["model"] == model and all(row[key] == value for key, value in fields.items()) and row["ms"] is not None:
+            return row
+    return None
+
+
+def quotient(a: dict[str, Any] | None, b: dict[str, Any] | None, key: str = "ms") -> float | None:
+    """a / b of one column."""
+    return None if a is None or b is None or not a[key] or not b[key] else a[key] / b[key]
+
+
+def best(rows: list[dict[str, Any]] | None, model: str) -> dict[str, Any] | None:
+    """The fastest row of a model, int8 left out: that is another precision."""
+    found = [row for row in rows or [] if row["model"] == model and row["ms"] and "int8" not in row["engine"]]
+    return min(found, key=lambda row: row["ms"], default=None)
+
+
+def targets(suites: dict[str, list[dict[str, Any]]]) -> list[tuple[str, float | None, float, bool]]:
+    """What was aimed at, as ratios: (what, measured, target, whether more is better)."""
+    peers, train, engines, latency = (suites.get(name) for name in ("peers", "train", "engines", "latency"))
+    sizes = suites.get("sizes")
+    ours = find(peers, OURS)
+    int8 = min(
+        (row for row in engines or [] if row["model"] == OURS and "int8" in row["engine"] and row["ms"]),
+        key=lambda row: row["ms"],
+        default=None,
+    )
+    deit = "deit3_medium_patch16_224"
+    large = {name: find(sizes, name, img_size=896) for name in (SWIN, OURS, deit)}
+    growth = quotient(find(sizes, OURS, img_size=1792), find(sizes, OURS, img_size=224))
+    accurate = [row for row in peers or [] if float(published().get(row["model"], {"top1": 0})["top1"]) >= 83.4]
+    hardest = min((row for row in accurate if row["ms"]), key=lambda row: row["ms"], default=None)
+    behind = f"fastest peer of 83.4 % or more{f' ({label(hardest)})' if hardest else ''}"
+    steps = find(train, SWIN), find(train, OURS)
+    at_least = [
+        ("inference against Swin-B, batch 8", quotient(find(peers, SWIN), ours), 2.8),
+        (f"inference against the {behind}", quotient(hardest, ours), 1.0),
+        ("training step against Swin-B, batch 8", quotient(*steps), 2.5),
+        ("best fp32 engine of each, batch 8", quotient(best(engines, SWIN), best(engines, OURS)), 2.5),
+        ("latency of one image, best fp32 engine of each", quotient(best(latency, SWIN), best(latency, OURS)), 2.5),
+        ("int8 against its own best fp32 engine", quotient(best(engines, OURS), int8), 1.8),
+        ("share of the matrix products' own rate", ours and ours["share_of_products"], 0.9),
+        ("896 px, one image, against Swin-B", quotient(large[SWIN], large[OURS]), 2.5),
+        ("896 px, one image, against DeiT-III-M", quotient(large[deit], large[OURS]), 2.2),
+    ]
+    at_most = [
+        ("peak memory of a training step, of Swin-B's", quotient(*steps[::-1], "peak_memory_mb"), 0.5),
+        ("cost per pixel, 1792 px against 224 px", growth and growth / 64, 1.1),
+    ]
+    return [(*row, True) for row in at_least] + [(*row, False) for row in at_most]
+
+
+def write_page() -> None:
+    """docs/benchmarks.md and its figures."""
+    suites = {name: read_rows(HERE / f"{name}.csv") for name in SUITES if (HERE / f"{name}.csv").exists()}
+    accuracies = published()
+    lines = ["# Benchmarks", "", "Written by `results/benchmarks/page.py` from the CSV files beside it.", ""]
+    lines += INTRO.strip().splitlines()
+    lines += ["", "## What was aimed at", "", "| what | target | measured | |", "|---|---|---|---|"]
+    for what, value, target, more in targets(suites):
+        reached = "-" if value is None else "reached" if (value >= target) == more or value == target else "missed"
+        sign = "at least" if more else "at most"
+        lines.append(f"| {what} | {sign} {target:g}x | {number(value, '.2f', 'x')} | {reached} |")
+    for name, title in SUITES.items():
+        lines += ["", f"## {title}", ""]
+        if name not in suites:
+            lines.append(f"Not measured. `python results/benchmarks/run.py {name}` measures it.")
+            continue
+        rows = suites[name]
+        first = rows[0]
+        lines.append(
+            f"{first['mode']}, batch {first['batch']}, {first['device']}, {first['threads']} threads, {first['cpu']}, "
+            f"torch {first['torch']}, timm {first['timm']}, {first['date']} UTC. Ratios are to {label(first)}."
+        )
+        lines += ["", *table(rows, accuracies)]
+        note = HERE / "notes" / f"{name}.md"
+        lines += ["", note.read_text().strip()] if note.exists() else []
+        lines += figures(name, rows)
+    (DOCS / "benchmarks.md").write_text("\n".join(lines) + "\n")
+
+
+def figures(name: str, rows: list[dict[str, Any]]) -> list[str]:
+    """The plots of a suite, as Markdown; and the growth over sizes in words."""
+    folder = DOCS / "figures"
+    if name == "peers":
+        draw_throughput(folder / "benchmark-peers.png", rows)
+        return ["", "![images per second against parameters](figures/benchmark-peers.png)"]
+    if name != "sizes":
+        return []
+    draw_sizes(folder / "benchmark-sizes.png", rows)
+    grown = [f"{model} {exponent(curve):.2f}" for model, curve in curves_of(rows).items() if len(curve) > 1]
+    words = f"Growth of the time, as a power of the side (2 is the area): {', '.join(grown)}."
+    return ["", "![cost against size](figures/benchmark-sizes.png)", "", words]
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        sys.exit("page.py takes no arguments: it writes docs/benchmarks.md")
+    write_page()

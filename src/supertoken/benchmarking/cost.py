@@ -1,0 +1,128 @@
+"""What a model computes: parameters, MACs, and the shapes of its matrix products."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers import set_fused_attn, use_fused_attn
+from timm.models import get_pretrained_cfg
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..run_folder import load_model
+from .plan import BenchmarkError, Contestant
+
+Product = tuple[int, int, int, int]
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one inference of a batch.
+
+    Args:
+        parameters: Of the model.
+        macs: Multiply-accumulates of the batch, attention included.
+        products: How often each matrix product [n, rows, inner] x [n, inner, columns] is computed; convolutions as the
+            product that they are (patches x kernels), depthwise ones left out.
+    """
+
+    parameters: int
+    macs: int
+    products: dict[Product, int]
+
+
+def own_size(contestant: Contestant) -> int:
+    """Side of the images that a model is made for."""
+    if contestant.is_file:
+        raise BenchmarkError(f"{contestant.model}: say the --img_size it takes")
+    if is_run_folder(contestant.model):
+        return load_model(contestant.model).data_config["input_size"][-1]
+    return get_pretrained_cfg(contestant.model).input_size[-1]  # type: ignore[union-attr]
+
+
+def is_run_folder(model: str) -> bool:
+    """Whether there is a trained model of ours at that path."""
+    return any((Path(model) / part).is_file() for part in ("config.json", "model/config.json"))
+
+
+def make_model(contestant: Contestant, img_size: int) -> nn.Module:
+    """The torch model in eval mode, made for that size if it has to be.
+
+    Args:
+        contestant: Its model, arguments and attention.
+        img_size: Side in pixels.
+    """
+    if is_run_folder(contestant.model):
+        return load_model(contestant.model).model
+    args: dict[str, Any] = dict(contestant.args)
+    cfg = get_pretrained_cfg(contestant.model)
+    if cfg is not None and cfg.fixed_input_size and cfg.input_size[-1] != img_size:
+        args["img_size"] = img_size
+    before = use_fused_attn()
+    set_fused_attn(contestant.fused)
+    try:
+        return timm.create_model(contestant.model, **args).eval()
+    finally:
+        set_fused_attn(bool(before))
+
+
+def cost_of(contestant: Contestant, img_size: int, batch: int) -> Cost:
+    """Counted by running the model without fused attention, on the meta device.
+
+    Args:
+        contestant: Whose model.
+        img_size: Side in pixels.
+        batch: Images at once.
+    """
+    with torch.device("meta"):
+        model = make_model(replace(contestant, fused=False), img_size).requires_grad_(False)
+        images = torch.empty(batch, model.pretrained_cfg["input_size"][0], img_size, img_size)  # type: ignore[index]
+    shapes = MatrixProducts()
+    with FlopCounterMode(display=False) as counter, shapes:
+        model(images)
+    parameters = sum(p.numel() for p in model.parameters())
+    return Cost(parameters, counter.get_total_flops() // 2, dict(shapes.products))
+
+
+class MatrixProducts(TorchDispatchMode):
+    """Notes the shape of every matrix product that is computed under it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.products: Counter[Product] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Called by torch for every operation."""
+        out = func(*args, **(kwargs or {}))
+        kind = func._overloadpacket
+        if kind in (aten.mm, aten.addmm):
+            a, b = args[-2:]
+            self.products[1, a.shape[0], a.shape[1], b.shape[1]] += 1
+        elif kind in (aten.bmm, aten.baddbmm):
+            a, b = args[-2:]
+            self.products[a.shape[0], a.shape[1], a.shape[2], b.shape[2]] += 1
+        elif kind is aten.convolution:
+            weight, groups = args[1], args[8]
+            if weight.shape[1] > 1:
+                rows = out.numel() // out.shape[1]
+                self.products[groups, rows, weight[0].numel(), weight.shape[0] // groups] += 1
+        return out
+
+
+def operands(product: Product, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Random matrices of a product's shape; the right one as a Linear holds it."""
+    n, rows, inner, columns = product
+    a = torch.randn(n, rows, inner, device=device, dtype=dtype)
+    b = torch.randn(n, columns, inner, device=device, dtype=dtype)
+    return (a[0], b[0]) if n == 1 else (a, b)
+
+
+def multiply(a: Tensor, b: Tensor) -> Tensor:
+    """The product, as Linear or attention computes it."""
+    return F.linear(a, b) if a.ndim == 2 else torch.bmm(a, b.transpose(1, 2))

@@ -1,0 +1,150 @@
+"""Taking turns: rounds of timed calls, the machine's own matrix products among them, and peak memory apart."""
+
+import gc
+import math
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Hashable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from .cost import Product, multiply, operands
+from .engines import Job, make_call
+from .plan import Contestant
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, short enough for a table."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def timed(call: Callable[[], Any], times: int, wait: Callable[[], None]) -> float:
+    """Seconds of one call, from several in a row."""
+    start = time.perf_counter()
+    for _ in range(times):
+        call()
+    wait()
+    return (time.perf_counter() - start) / times
+
+
+def wait_for(device: str) -> Callable[[], None]:
+    """What returns when the device has done everything asked of it."""
+    if device.startswith("cuda"):
+        return torch.cuda.synchronize
+    return torch.mps.synchronize if device.startswith("mps") else lambda: None
+
+
+def take_turns(
+    calls: dict[Key, Callable[[], Any]],
+    *,
+    rounds: int,
+    seconds: float,
+    wait: Callable[[], None] = lambda: None,
+    advance: Callable[[], None] = lambda: None,
+) -> tuple[dict[Key, list[float]], dict[Key, str]]:
+    """Times calls round by round, so that whatever else the machine does hits all of them alike.
+
+    Every second round goes backwards. A call that fails leaves; the others go on.
+
+    Args:
+        calls: By a key of their own.
+        rounds: Turns of each.
+        seconds: Least length of a turn.
+        wait: Returns when the work of a call is done.
+        advance: Called after each turn.
+
+    Returns:
+        Seconds of one call in each round, for those that did not fail; and the errors of those that did.
+    """
+    times: dict[Key, list[float]] = {key: [] for key in calls}
+    errors: dict[Key, str] = {}
+    repeats: dict[Key, int] = {}
+
+    def turn(key: Key, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:  # whatever it is, the others go on
+            errors[key] = one_line(error)
+            times.pop(key, None)
+        advance()
+
+    def warm_up(key: Key) -> None:
+        for _ in range(2):
+            calls[key]()
+        wait()
+        repeats[key] = max(1, math.ceil(seconds / max(timed(calls[key], 1, wait), 1e-9)))
+
+    for key in calls:
+        turn(key, lambda: warm_up(key))  # noqa: B023 (called at once)
+    for number in range(rounds):
+        for key in list(times) if number % 2 == 0 else list(times)[::-1]:
+            turn(key, lambda: times[key].append(timed(calls[key], repeats[key], wait)))  # noqa: B023
+    return times, errors
+
+
+def product_call(products: Iterable[tuple[Product, int]], dtype: torch.dtype, device: str) -> Callable[[], None]:
+    """What computes the matrix products of a model, each shape as often as the model has it, and nothing else."""
+    kept = [(operands(product, dtype, torch.device(device)), count) for product, count in products]
+
+    def compute() -> None:
+        with torch.inference_mode():
+            for (a, b), count in kept:
+                for _ in range(count):
+                    multiply(a, b)
+
+    return compute
+
+
+def in_child(function: Callable[..., Any], *args: Any) -> tuple[Any, str | None]:
+    """What a function returns in a process of its own, or what went wrong there; it may take that process with it."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_answer, args=(sender, function, args))
+    child.start()
+    sender.close()
+    try:
+        answer = receiver.recv()
+    except EOFError:
+        child.join()
+        hint = " (out of memory?)" if child.exitcode == -9 else ""
+        return None, f"its process ended with code {child.exitcode}{hint}"
+    finally:
+        receiver.close()
+    child.join()
+    return answer
+
+
+def _answer(sender: Any, function: Callable[..., Any], args: tuple) -> None:
+    import supertoken  # noqa: F401  registers the models
+
+    try:
+        sender.send((function(*args), None))
+    except Exception as error:  # it goes to the parent
+        sender.send((None, one_line(error)))
+
+
+def peak_memory(contestant: Contestant, job: Job) -> int:
+    """Peak memory of two calls in bytes, weights included. Right only in a process that has done nothing else."""
+    torch.set_num_threads(job.threads)
+    before = _memory("VmRSS")
+    call = make_call(contestant, job)
+    for _ in range(2):
+        call()
+    wait_for(job.device)()
+    return torch.cuda.max_memory_allocated() if job.device.startswith("cuda") else _memory("VmHWM") - before
+
+
+def _memory(key: str) -> int:
+    gc.collect()
+    if sys.platform == "linux":  # getrusage's peak is inherited from the parent there
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+    import resource  # not there on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

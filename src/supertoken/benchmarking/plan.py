@@ -1,0 +1,135 @@
+"""What is to be measured: the options of `supertoken benchmark`, and the contestants they describe."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, List, Literal, Optional, Union
+
+import yaml
+
+Mode = Literal["inference", "train", "latency"]
+EngineName = Literal["eager", "compile", "onnx", "openvino", "onnx-int8", "openvino-int8"]
+ENGINES = ("eager", "compile", "onnx", "openvino", "onnx-int8", "openvino-int8")
+DTYPES = ("fp32", "bf16", "fp16")
+FILES = {".onnx": "onnx", ".xml": "openvino"}
+
+
+class BenchmarkError(Exception):
+    """Something that cannot be measured; one line that says why."""
+
+
+@dataclass
+class Plan:
+    """Everything that decides a benchmark."""
+
+    mode: Mode = "inference"
+    """inference, train (forward, backward and AdamW's update) or latency (inference of one image)"""
+    batch_size: Union[int, Literal["auto"]] = 8
+    """Images at once, the same for all; auto: the largest that leaves three quarters of the memory free"""
+    img_size: List[int] = field(default_factory=list)
+    """Sides in pixels, each a table of its own; the first model's own size if empty"""
+    engine: List[EngineName] = field(default_factory=lambda: ["eager"])  # type: ignore[arg-type]
+    """What computes, each with every model: eager, compile (both torch), onnx, openvino, onnx-int8, openvino-int8"""
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of weights and images in the torch engines; in training that of autocast"""
+    channels_last: bool = False
+    """Memory format of weights and images in the torch engines"""
+    fused: bool = True
+    """timm's fused attention"""
+    device: Optional[str] = None
+    """cpu, cuda, mps; the best there is"""
+    threads: Optional[int] = None
+    """Of the CPU; torch's own choice"""
+    rounds: int = 7
+    """Turns that each model takes"""
+    seconds: float = 1.0
+    """Least length of a turn"""
+    memory: bool = True
+    """Measure peak memory, each model in a process of its own, before the turns"""
+    out: Optional[str] = None
+    """Folder to make for rows.csv and the plots; runs/benchmark with a number behind it if taken"""
+
+    def __post_init__(self) -> None:
+        for name, least in (("rounds", 1), ("seconds", 0), ("threads", 1), ("batch_size", 1)):
+            value = getattr(self, name)
+            if isinstance(value, (int, float)) and value < least:
+                raise BenchmarkError(f"{name}={value}: must be at least {least}")
+        if any(size < 1 for size in self.img_size):
+            raise BenchmarkError(f"img_size={self.img_size}: must be at least 1")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One model in one setting.
+
+    Args:
+        model: A timm name, a run folder, an .onnx or an .xml file.
+        engine: What computes.
+        dtype: Of weights and images.
+        channels_last: Memory format.
+        fused: timm's fused attention.
+        args: Further arguments of the model, as pairs.
+    """
+
+    model: str
+    engine: str = "eager"
+    dtype: str = "fp32"
+    channels_last: bool = False
+    fused: bool = True
+    args: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is an exported graph, of which only the engine knows the inside."""
+        return Path(self.model).suffix in FILES
+
+    def name(self) -> str:
+        """The model and what differs from the default setting."""
+        extra = [f"{key}={value}" for key, value in self.args]
+        extra += [] if self.fused else ["fused=false"]
+        extra += ["channels_last=true"] if self.channels_last else []
+        extra += [] if self.dtype == "fp32" else [f"dtype={self.dtype}"]
+        return self.model + (":" + ",".join(extra) if extra else "")
+
+
+def contestants(models: List[str], plan: Plan) -> list[Contestant]:
+    """Every model with every engine.
+
+    Args:
+        models: Each NAME, or NAME:KEY=VALUE,KEY=VALUE with the keys engine, dtype, channels_last, fused and whatever
+            the model takes.
+        plan: What holds for models that do not say otherwise.
+
+    Raises:
+        BenchmarkError: A model that cannot be understood, or is there twice.
+    """
+    found: list[Contestant] = []
+    for text in models:
+        name, _, rest = text.partition(":") if not text.startswith("local-dir:") else (text, "", "")
+        given: dict[str, Any] = {}
+        for part in filter(None, rest.split(",")):
+            key, equals, value = part.partition("=")
+            if not equals:
+                raise BenchmarkError(f"{text}: {part!r} is not KEY=VALUE")
+            given[key.strip()] = yaml.safe_load(value)
+        base = Contestant(name, dtype=plan.dtype, channels_last=plan.channels_last, fused=plan.fused)
+        own = {key: given.pop(key) for key in ("dtype", "channels_last", "fused") if key in given}
+        engines = [given.pop("engine")] if "engine" in given else list(plan.engine)
+        base = replace(base, args=tuple(sorted(given.items())), **own)
+        engines = [FILES[Path(name).suffix]] if base.is_file else engines
+        for engine in engines:
+            found.append(check(replace(base, engine=engine), text))
+    twice = [c for i, c in enumerate(found) if c in found[:i]]
+    if twice:
+        raise BenchmarkError(f"{twice[0].name()} ({twice[0].engine}) is there twice")
+    return found
+
+
+def check(contestant: Contestant, text: str) -> Contestant:
+    """The contestant, if its setting is possible."""
+    for key, allowed in (("engine", ENGINES), ("dtype", DTYPES), ("channels_last", (False, True))):
+        if getattr(contestant, key) not in allowed:
+            choices = ", ".join(str(value).lower() for value in allowed)
+            raise BenchmarkError(f"{text}: {key}={getattr(contestant, key)}: must be one of {choices}")
+    if contestant.engine not in ("eager", "compile") and contestant.dtype != "fp32":
+        raise BenchmarkError(f"{text}: dtype={contestant.dtype} is for eager and compile, not for {contestant.engine}")
+    return contestant

@@ -1,0 +1,205 @@
+"""What a benchmark leaves: a table, a CSV with all rounds and the environment, and plots."""
+
+import csv
+import importlib.metadata
+import json
+import math
+import statistics
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from rich.table import Table
+
+from ..run_folder import environment
+from .table import Row
+
+ENGINE_PACKAGES = ("onnxruntime", "openvino", "nncf")
+
+
+def quartiles(values: list[float]) -> tuple[float, float, float]:
+    """First quartile, median, third quartile."""
+    if len(values) < 2:
+        return (values[0],) * 3
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def record(row: Row) -> dict[str, Any]:
+    """A row as numbers under plain names; None where there is no figure."""
+    job, cost = row.job, row.cost
+    about: dict[str, Any] = {
+        "model": row.contestant.name(),
+        "engine": row.contestant.engine,
+        "mode": job.mode,
+        "batch": job.batch,
+        "img_size": job.img_size,
+        "parameters": cost.parameters if cost else None,
+        "gmacs": cost.macs / job.batch / 1e9 if cost else None,
+    }
+    names = ("images_per_second", "images_per_second_q1", "images_per_second_q3", "ms", "ms_q1", "ms_q3")
+    names += ("ratio", "ratio_q1", "ratio_q3", "gflops", "share_of_products")
+    figures: dict[str, float | None] = dict.fromkeys(names)
+    if row.seconds:
+        low, middle, high = quartiles(row.seconds)
+        for suffix, value, rate in (("", middle, middle), ("_q1", low, high), ("_q3", high, low)):
+            figures["ms" + suffix] = 1000 * value
+            figures["images_per_second" + suffix] = job.batch / rate
+        flops = row.flops_per_second
+        figures["gflops"] = None if flops is None else flops / 1e9
+        figures["share_of_products"] = row.share
+    if row.ratios:
+        figures["ratio_q1"], figures["ratio"], figures["ratio_q3"] = quartiles(row.ratios)
+    tail = {
+        "peak_memory_mb": row.memory / 1e6 if row.memory is not None else None,
+        "error": row.error,
+        "device": job.device,
+        "threads": job.threads,
+        "seconds": json.dumps([round(s, 6) for s in row.seconds]),
+        "product_seconds": json.dumps([round(s, 6) for s in row.product_seconds]),
+    }
+    return about | figures | tail
+
+
+def make_table(rows: list[Row]) -> Table:
+    """For the screen; ratios are to the first row."""
+    job = rows[0].job
+    what = {"train": "training step", "latency": "latency"}.get(job.mode, "inference")
+    title = f"{what}, batch {job.batch}, {job.img_size} px, {job.device}, {job.threads} threads"
+    table = Table("model", "engine", title=title)
+    columns = ("params", "GMACs", "images/s", "quartiles", "ratio", "quartiles", "ms", "memory", "GFLOP/s", "share")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for row in rows:
+        r = record(row)
+        cells = [
+            number(r["parameters"] and r["parameters"] / 1e6, ".1f", "M"),
+            number(r["gmacs"], ".2f"),
+            number(r["images_per_second"], ".2f"),
+            interval(r["images_per_second_q1"], r["images_per_second_q3"]),
+            number(r["ratio"], ".2f", "x"),
+            interval(r["ratio_q1"], r["ratio_q3"]),
+            number(r["ms"], ".0f" if (r["ms"] or 0) >= 100 else ".1f"),
+            number(r["peak_memory_mb"], ",.0f", " MB"),
+            number(r["gflops"], ".0f"),
+            number(r["share_of_products"] and 100 * r["share_of_products"], ".0f", " %"),
+        ]
+        table.add_row(r["model"], r["engine"], *cells)
+    return table
+
+
+def number(value: float | None, form: str, unit: str = "") -> str:
+    """A cell, or a dash where there is no figure."""
+    return "-" if value is None else f"{value:{form}}{unit}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Two quartiles."""
+    return "-" if low is None or high is None else f"{low:.2f}-{high:.2f}"
+
+
+def write_rows(path: Path, rows: list[Row]) -> None:
+    """All rows with their rounds and the environment, as CSV."""
+    packages = {}
+    for package in ENGINE_PACKAGES:
+        try:
+            packages[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            packages[package] = ""
+    here = {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"), **environment(), **packages}
+    here.pop("threads")
+    records = [record(row) | here for row in rows]
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(records[0]))
+        writer.writeheader()
+        writer.writerows(records)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """What write_rows wrote; numbers as numbers, None where there was no figure."""
+    with open(path, newline="") as file:
+        return [{key: _value(text) for key, text in row.items()} for row in csv.DictReader(file)]
+
+
+def _value(text: str) -> Any:
+    if text == "":
+        return None
+    try:
+        return json.loads(text) if text[0] in "-0123456789[" else text
+    except json.JSONDecodeError:
+        return text
+
+
+def label(row: dict[str, Any]) -> str:
+    """Model and engine, the engine only if it is not eager torch."""
+    return row["model"] if row["engine"] == "eager" else f"{row['model']} {row['engine']}"
+
+
+def draw_throughput(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Images per second against parameters, one point for each record with figures."""
+    figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
+    for row in rows:
+        if row["images_per_second"] is None or row["parameters"] is None:
+            continue
+        point = (row["parameters"] / 1e6, row["images_per_second"])
+        axis.scatter(*point, color="C3" if row["model"].startswith("stt_") else "C0", zorder=3)
+        axis.annotate(label(row), point, xytext=(5, 3), textcoords="offset points", fontsize=7)
+    axis.set(xlabel="parameters (millions)", ylabel="images/s")
+    axis.margins(x=0.2)
+    axis.set(xlim=(0, None), ylim=(0, None))
+    axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def curves_of(rows: list[dict[str, Any]]) -> dict[str, dict[int, float]]:
+    """Milliseconds per image by side of the image, for each model and engine."""
+    curves: dict[str, dict[int, float]] = {}
+    for row in rows:
+        if row["images_per_second"] is not None:
+            curves.setdefault(label(row), {})[row["img_size"]] = 1000 / row["images_per_second"]
+    return curves
+
+
+def draw_sizes(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Milliseconds per image against the side of the image, with the sizes at which two models cost the same."""
+    curves = curves_of(rows)
+    figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
+    for name, curve in curves.items():
+        axis.plot(list(curve), list(curve.values()), marker="o", markersize=4, label=name)
+    names = list(curves)
+    for i, name in enumerate(names):
+        for other in names[i + 1 :]:
+            for size, ms in crossings(curves[name], curves[other]):
+                axis.scatter(size, ms, marker="x", color="black", zorder=4)
+                axis.annotate(f"{size:.0f} px", (size, ms), xytext=(4, -10), textcoords="offset points", fontsize=7)
+    sizes = sorted({size for curve in curves.values() for size in curve})
+    axis.set(xscale="log", yscale="log", xlabel="side of the image (px)", ylabel="ms per image")
+    axis.set_xticks(sizes, [str(size) for size in sizes])
+    axis.minorticks_off()
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def crossings(one: dict[int, float], other: dict[int, float]) -> list[tuple[float, float]]:
+    """Where two curves of cost over size meet, straight lines between their points on logarithmic scales."""
+    sizes = sorted(set(one) & set(other))
+    found = []
+    for a, b in zip(sizes, sizes[1:], strict=False):
+        before, after = math.log(one[a] / other[a]), math.log(one[b] / other[b])
+        if before * after < 0:
+            t = before / (before - after)
+            found.append((a * (b / a) ** t, one[a] * (one[b] / one[a]) ** t))
+    return found
+
+
+def exponent(curve: dict[int, float]) -> float:
+    """Growth of cost with the side of the image from the smallest to the largest: 2 is in proportion to the area."""
+    a, b = min(curve), max(curve)
+    return math.log(curve[b] / curve[a]) / math.log(b / a)

@@ -1,0 +1,246 @@
+import csv
+import json
+import math
+import os
+import time
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from supertoken.benchmarking.cost import MatrixProducts, cost_of, make_model
+from supertoken.benchmarking.engines import Job, make_call
+from supertoken.benchmarking.measure import in_child, peak_memory, product_call, take_turns
+from supertoken.benchmarking.plan import BenchmarkError, Contestant, Plan, contestants
+from supertoken.benchmarking.report import crossings, exponent, quartiles
+from supertoken.benchmarking.table import Row
+from supertoken.cli import main
+
+SMALL = "stt_nano:width=16,heads=2,local_layers=1,global_layers=1"
+
+
+def job(folder=".", mode="inference", batch=2, img_size=32):
+    return Job(mode, batch, img_size, "cpu", torch.get_num_threads(), str(folder))
+
+
+def run(capsys, *argv):
+    """Exit code, standard output and error of `supertoken benchmark`."""
+    code = 0
+    try:
+        main(["benchmark", *map(str, argv)])
+    except SystemExit as end:
+        code = end.code
+    return code, *capsys.readouterr()
+
+
+def rows_of(folder):
+    with open(folder / "rows.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_models_settings_and_arguments_are_read():
+    plan = Plan(engine=["eager", "onnx"], channels_last=True)
+    found = contestants(["stt_nano", "stt_nano:engine=compile,fused=false,mlp_ratio=2.0", "a/b.onnx"], plan)
+    assert [c.engine for c in found] == ["eager", "onnx", "compile", "onnx"]
+    assert found[2].args == (("mlp_ratio", 2.0),) and not found[2].fused and found[2].channels_last
+    assert found[2].name() == "stt_nano:mlp_ratio=2.0,fused=false,channels_last=true"
+
+
+@pytest.mark.parametrize(
+    ("models", "fields", "why"),
+    [
+        (["stt_nano:engine=tensorrt"], {}, "must be one of eager"),
+        (["stt_nano:fast"], {}, "not KEY=VALUE"),
+        (["stt_nano", "stt_nano"], {}, "twice"),
+        (["stt_nano:engine=onnx"], {"dtype": "bf16"}, "for eager and compile"),
+    ],
+)
+def test_what_cannot_be_understood_is_said(models, fields, why):
+    with pytest.raises(BenchmarkError, match=why):
+        contestants(models, Plan(**fields))
+
+
+@pytest.mark.parametrize("fields", [{"rounds": 0}, {"batch_size": 0}, {"img_size": [0]}, {"seconds": -1.0}])
+def test_an_impossible_plan_is_an_error(fields):
+    with pytest.raises(BenchmarkError, match="must be at least"):
+        Plan(**fields)
+
+
+# GMACs that timm publishes at 224 px (its results/benchmark-infer-amp-nchw-pt291-cu128-4090.csv, commit aa4b5850)
+PUBLISHED = {
+    "swin_base_patch4_window7_224": 15.47,
+    "swin_small_patch4_window7_224": 8.77,
+    "deit3_medium_patch16_224": 8.0,
+    "deit3_base_patch16_224": 17.58,
+    "hiera_small_224": 6.42,
+    "hiera_base_224": 9.4,
+    "convnext_small": 8.71,
+    "convnext_base": 15.38,
+    "cait_s24_224": 9.35,
+    "gcvit_small": 8.57,
+    "maxvit_small_tf_224": 11.66,
+    "efficientvit_l1": 5.27,
+    "caformer_s18": 4.13,
+    "mvitv2_base": 10.16,
+    "inception_next_small": 8.36,
+    "mambaout_small": 8.96,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_macs_agree_with_those_that_timm_publishes(name):
+    assert cost_of(Contestant(name), 224, 1).macs / 1e9 == pytest.approx(PUBLISHED[name], rel=0.03)
+
+
+def test_macs_of_two_peers_agree_with_those_that_timm_publishes():
+    for name in ("deit3_medium_patch16_224", "caformer_s18"):
+        assert cost_of(Contestant(name), 224, 1).macs / 1e9 == pytest.approx(PUBLISHED[name], rel=0.03)
+
+
+def test_macs_grow_with_the_batch_and_do_not_depend_on_fused_attention():
+    one = cost_of(Contestant("stt_nano"), 32, 1)
+    assert cost_of(Contestant("stt_nano"), 32, 4).macs == 4 * one.macs
+    assert cost_of(Contestant("stt_nano", fused=False), 32, 1) == one
+
+
+def test_matrix_products_are_counted_with_their_shapes():
+    model = nn.Sequential(nn.Conv2d(3, 8, 2, stride=2), nn.Flatten(2), nn.Linear(16, 5), nn.Conv1d(8, 8, 1, groups=8))
+    with MatrixProducts() as mode, torch.no_grad():
+        out = model(torch.randn(2, 3, 8, 8))
+        torch.bmm(out, out.transpose(1, 2))
+    assert mode.products == {(1, 32, 12, 8): 1, (1, 16, 16, 5): 1, (2, 8, 5, 8): 1}
+
+
+def test_products_alone_are_as_many_as_the_model_has():
+    cost = cost_of(Contestant("stt_nano"), 32, 2)
+    inside = sum(n * r * i * c * k for (n, r, i, c), k in cost.products.items())
+    assert inside == pytest.approx(cost.macs, rel=0.01)  # all but the depthwise mixer
+    product_call(cost.products.items(), torch.float32, "cpu")()
+
+
+def test_an_artificial_sleep_shows_as_the_slowdown_that_it_is():
+    times, errors = take_turns(
+        {"fast": lambda: time.sleep(0.004), "slow": lambda: time.sleep(0.012)}, rounds=5, seconds=0.02
+    )
+    ratios = [a / b for a, b in zip(times["fast"], times["slow"], strict=True)]
+    assert not errors and quartiles(ratios)[1] == pytest.approx(1 / 3, rel=0.15)
+
+
+def test_a_model_that_sleeps_and_two_copies_of_one_model(tmp_path, capsys, monkeypatch):
+    class Sleeper(nn.Module):
+        def __init__(self, model, seconds):
+            super().__init__()
+            self.model, self.seconds, self.pretrained_cfg = model, seconds, model.pretrained_cfg
+
+        def forward(self, x):
+            time.sleep(self.seconds)
+            return self.model(x)
+
+    real = timm.create_model
+
+    def create(name, sleep=0.0, copy=0, **kwargs):
+        return Sleeper(real(name, **kwargs), sleep)
+
+    monkeypatch.setattr(timm, "create_model", create)
+    out = tmp_path / "out"
+    models = ["stt_nano:sleep=0.01", "stt_nano:sleep=0.03", "stt_nano:sleep=0.01,copy=1"]
+    code, *_ = run(capsys, *models, "--rounds=5", "--seconds=0.1", "--memory=false", "--batch_size=1", f"--out={out}")
+    assert code == 0
+    first, slow, copy = rows_of(out)
+    assert float(first["ratio"]) == 1
+    assert 0.3 < float(slow["ratio"]) < 0.7
+    assert float(copy["ratio"]) == pytest.approx(1, abs=0.15)
+
+
+def test_a_failing_call_leaves_the_others():
+    calls = {"good": lambda: None, "bad": lambda: 1 / 0}
+    times, errors = take_turns(calls, rounds=3, seconds=0)
+    assert list(times) == ["good"] and len(times["good"]) == 3 and "ZeroDivisionError" in errors["bad"]
+
+
+def test_a_process_that_dies_is_reported_and_a_result_is_returned():
+    assert in_child(math.sqrt, 4.0) == (2.0, None)
+    assert in_child(math.sqrt, -1.0)[1].startswith("ValueError")
+    assert "ended with code 3" in in_child(os._exit, 3)[1]
+
+
+def test_peak_memory_holds_weights_and_grows_with_the_batch():
+    small, error = in_child(peak_memory, Contestant("stt_nano", args=(("width", 256), ("heads", 4))), job(batch=1))
+    assert error is None
+    large, error = in_child(peak_memory, Contestant("stt_nano", args=(("width", 256), ("heads", 4))), job(batch=256))
+    weights = 4 * cost_of(Contestant("stt_nano", args=(("width", 256), ("heads", 4))), 32, 1).parameters
+    assert error is None and weights < small < large
+    tokens = 4 * 256 * 68 * 256  # one activation of all tokens
+    assert tokens < large < weights + 40 * tokens
+
+
+def test_the_command_leaves_a_table_rows_and_a_plot(tmp_path, capsys):
+    out = tmp_path / "out"
+    argv = [SMALL, "stt_nano:fused=false", "--img_size=[16, 32]", "--rounds=2", "--seconds=0", "--memory=false"]
+    code, text, _ = run(capsys, *argv, f"--out={out}", "--batch_size=1")
+    assert code == 0 and "inference, batch 1, 16 px" in text and "32 px" in text
+    rows = rows_of(out)
+    assert [row["img_size"] for row in rows] == ["16", "16", "32", "32"]
+    assert all(len(json.loads(row["seconds"])) == 2 and row["torch"] == torch.__version__ for row in rows)
+    assert (out / "throughput.png").stat().st_size > 1000 and (out / "sizes.png").stat().st_size > 1000
+
+
+def test_one_model_that_fails_leaves_the_rows_of_the_others_and_is_named(tmp_path, capsys):
+    out = tmp_path / "out"
+    bad = "vit_tiny_patch16_224:no_such_argument=1"
+    code, text, error = run(capsys, SMALL, bad, "--rounds=1", "--seconds=0", "--memory=false", f"--out={out}")
+    assert code == 1 and "no_such_argument" in error and "not every model" in error
+    good, failed = rows_of(out)
+    assert good["error"] == "" and float(good["ratio"]) == 1
+    assert "no_such_argument" in failed["error"] and failed["ms"] == ""
+
+
+def test_a_model_that_does_not_exist_is_one_line_and_leaves_nothing(tmp_path, capsys):
+    out = tmp_path / "out"
+    code, _, error = run(capsys, "stt_nan", f"--out={out}")
+    assert code == 1 and "no timm model" in error and "stt_nano" in error and not out.exists()
+    code, _, error = run(capsys, "stt_nano", "--rounds=0")
+    assert code == 1 and "rounds=0: must be at least 1" in error
+
+
+@pytest.mark.parametrize("mode", ["train", "latency"])
+def test_modes(mode, tmp_path, capsys):
+    out = tmp_path / "out"
+    argv = [SMALL, f"--mode={mode}", "--rounds=1", "--seconds=0", "--memory=false", f"--out={out}"]
+    assert run(capsys, *argv)[0] == 0
+    (row,) = rows_of(out)
+    assert row["mode"] == mode and row["batch"] == ("1" if mode == "latency" else "8")
+
+
+def test_a_training_step_changes_the_weights(monkeypatch):
+    kept = []
+
+    def keep(*args):
+        kept.append(make_model(*args))
+        return kept[-1]
+
+    monkeypatch.setattr("supertoken.benchmarking.engines.make_model", keep)
+    call = make_call(Contestant("stt_nano"), job(mode="train"))
+    before = kept[0].head.weight.detach().clone()
+    call()
+    assert not torch.equal(before, kept[0].head.weight) and kept[0].training
+
+
+def test_engines_do_not_train(tmp_path):
+    with pytest.raises(BenchmarkError, match="onnx does not train"):
+        make_call(Contestant("stt_nano", engine="onnx"), job(tmp_path, mode="train"))
+
+
+def test_share_is_one_when_the_model_takes_as_long_as_its_products():
+    row = Row(Contestant("stt_nano"), job(), cost_of(Contestant("stt_nano"), 32, 2))
+    row.seconds, row.product_seconds = [2.0, 2.0], [1.0, 1.0]
+    assert row.share == pytest.approx(0.5, rel=0.01)
+
+
+def test_crossings_and_exponents():
+    area = {size: size**2.0 for size in (100, 200, 400)}
+    flat = {size: 100 * size**1.0 * 1.5 for size in (100, 200, 400)}
+    assert crossings(area, flat) == [pytest.approx((150, 150**2))]
+    assert crossings(area, area) == [] and exponent(area) == pytest.approx(2)
