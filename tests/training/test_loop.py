@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from supertoken.cli import main
 from supertoken.run_folder import RunFolderError, load_model
 from supertoken.training import checkpoint as checkpoint_module
 from supertoken.training.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
-from supertoken.training.loop import TrainingStopped, train
+from supertoken.training.loop import Trainer, TrainingStopped, train
 from supertoken.training.recipe import Recipe, RecipeError
 
 from .conftest import TINY, make_folder
@@ -51,6 +52,18 @@ def test_run_folder_holds_everything(folder, tmp_path):
     assert config["supertoken"]["data_fingerprint"] and "val_fraction" in config["supertoken"]
     rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
     assert [float(row["epoch"]) for row in rows] == [1, 2]
+
+
+def test_among_equal_accuracies_the_weights_of_the_lower_loss_are_kept(folder, tmp_path, monkeypatch):
+    real, losses = Trainer.evaluate_on, iter([0.5, 0.3, 0.4, 0.3])
+
+    def made_up(self, *args, **kwargs):
+        return replace(real(self, *args, **kwargs), top1=0.5, loss=next(losses))
+
+    monkeypatch.setattr(Trainer, "evaluate_on", made_up)
+    out = run(folder, tmp_path / "run", epochs=3)
+    steps = [float(row["step"]) for row in csv.DictReader((out / "metrics.csv").read_text().splitlines())]
+    assert load_model(out).about["steps"] == steps[1]
 
 
 def test_the_same_recipe_gives_the_same_weights_from_memory_and_from_disk(folder, tmp_path):

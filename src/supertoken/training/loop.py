@@ -44,6 +44,7 @@ class Standing:
     seconds: float = 0.0
     waited: float = 0.0
     best: float = -math.inf
+    best_loss: float = math.inf
     best_step: int = 0
     stale: int = 0
     loss: float = 0.0
@@ -214,8 +215,10 @@ class Trainer:
         """Validates, keeps the best, writes the metrics; says whether patience has run out."""
         run, at = self.run, self.at
         result = self.evaluate_on(run.val, cached=True)
-        better = result.top1 > at.best
-        at.best, at.best_step = (result.top1, at.step) if better else (at.best, at.best_step)
+        # among equals the lower loss: small validation sets count few images
+        better = (result.top1, -result.loss) > (at.best, -at.best_loss)
+        if better:
+            at.best, at.best_loss, at.best_step = result.top1, result.loss, at.step
         at.stale = 0 if better else at.stale + 1
         row = {
             "step": at.step,
