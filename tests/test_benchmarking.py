@@ -3,6 +3,7 @@ import json
 import math
 import os
 import time
+from dataclasses import replace
 
 import pytest
 import timm
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from supertoken.benchmarking.cost import MatrixProducts, cost_of, make_model
-from supertoken.benchmarking.engines import Job, make_call
+from supertoken.benchmarking.engines import Job, make_call, random_images
 from supertoken.benchmarking.measure import in_child, peak_memory, product_call, take_turns
 from supertoken.benchmarking.plan import BenchmarkError, Contestant, Plan, contestants
 from supertoken.benchmarking.report import crossings, exponent, quartiles
@@ -244,3 +245,35 @@ def test_crossings_and_exponents():
     flat = {size: 100 * size**1.0 * 1.5 for size in (100, 200, 400)}
     assert crossings(area, flat) == [pytest.approx((150, 150**2))]
     assert crossings(area, area) == [] and exponent(area) == pytest.approx(2)
+
+
+SMALL_GRAPH = Contestant("stt_nano", args=(("global_layers", 1), ("heads", 2), ("local_layers", 2), ("width", 16)))
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino", "onnx-int8"])
+def test_an_exported_graph_answers_as_the_model_does(engine, tmp_path):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino", "onnx-int8": "onnxruntime"}[engine])
+    contestant = replace(SMALL_GRAPH, engine=engine)
+    answer = make_call(contestant, job(tmp_path))()
+    torch.manual_seed(0)  # as make_call does before it makes the model
+    with torch.no_grad():
+        expected = make_model(contestant, 32)(torch.from_numpy(random_images(job(tmp_path), 3)))
+    found = torch.from_numpy(next(iter(answer.values())) if engine == "openvino" else answer[0])
+    if engine == "onnx-int8":
+        assert torch.corrcoef(torch.stack([found.flatten(), expected.flatten()]))[0, 1] > 0.99
+        assert not torch.allclose(found, expected, rtol=1e-4, atol=1e-5)  # it did quantise
+    else:
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_every_engine_beside_every_other(tmp_path, capsys):
+    pytest.importorskip("openvino")
+    out = tmp_path / "out"
+    engines = "--engine=[eager, compile, onnx, openvino, onnx-int8, openvino-int8]"
+    code, _, error = run(capsys, SMALL, engines, "--rounds=1", "--seconds=0", "--batch_size=2", f"--out={out}")
+    assert code == 0, error
+    rows = rows_of(out)
+    assert [row["engine"] for row in rows] == ["eager", "compile", "onnx", "openvino", "onnx-int8", "openvino-int8"]
+    assert all(float(row["peak_memory_mb"]) > 0 and float(row["ratio"]) > 0 for row in rows)

@@ -214,7 +214,7 @@ def run_benchmark(argv: Sequence[str]) -> None:
         type=str,
         nargs="+",
         help="timm names, run folders, .onnx or .xml files; NAME:KEY=VALUE,... for one with settings of its own: "
-        "engine, dtype, channels_last, fused, or an argument of the model",
+        "engine, dtype, channels_last, fused, reparam, or an argument of the model",
     )
     parser.add_class_arguments(Plan, fail_untyped=True)
     given = parser.parse_args(list(argv)).as_dict()
@@ -309,8 +309,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if words[0] not in VERBS:
         near = difflib.get_close_matches(words[0], VERBS, n=1)
         fail(f"no verb {words[0]!r}{f'; did you mean {near[0]}?' if near else ''} (supertoken --help)", USAGE_ERROR)
+    from .memory import keep_freed_memory
     from .training.recipe import RecipeError
 
+    keep_freed_memory()
     try:
         VERBS[words[0]][0](words[1:])
     except RecipeError as error:

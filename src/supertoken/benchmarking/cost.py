@@ -9,7 +9,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from timm.layers import set_fused_attn, use_fused_attn
-from timm.models import get_pretrained_cfg
+from timm.models import get_pretrained_cfg, reparameterize_model
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -59,17 +59,19 @@ def make_model(contestant: Contestant, img_size: int) -> nn.Module:
         img_size: Side in pixels.
     """
     if is_run_folder(contestant.model):
-        return load_model(contestant.model).model
+        model = load_model(contestant.model).model
+        return reparameterize_model(model) if contestant.reparam else model
     args: dict[str, Any] = dict(contestant.args)
     cfg = get_pretrained_cfg(contestant.model)
     if cfg is not None and cfg.fixed_input_size and cfg.input_size[-1] != img_size:
         args["img_size"] = img_size
-    before = use_fused_attn()
+    before, experimental = use_fused_attn(), use_fused_attn(experimental=True)
     set_fused_attn(contestant.fused)
     try:
-        return timm.create_model(contestant.model, **args).eval()
+        model = timm.create_model(contestant.model, **args).eval()
     finally:
-        set_fused_attn(bool(before))
+        set_fused_attn(before, experimental)
+    return reparameterize_model(model) if contestant.reparam else model
 
 
 def cost_of(contestant: Contestant, img_size: int, batch: int) -> Cost:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from ..memory import keep_freed_memory
 from .cost import Product, multiply, operands
 from .engines import Job, make_call
 from .plan import Contestant
@@ -123,6 +124,7 @@ def in_child(function: Callable[..., Any], *args: Any) -> tuple[Any, str | None]
 def _answer(sender: Any, function: Callable[..., Any], args: tuple) -> None:
     import supertoken  # noqa: F401  registers the models
 
+    keep_freed_memory()
     try:
         sender.send((function(*args), None))
     except Exception as error:  # it goes to the parent

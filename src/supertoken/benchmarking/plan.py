@@ -35,6 +35,8 @@ class Plan:
     """Memory format of weights and images in the torch engines"""
     fused: bool = True
     """timm's fused attention"""
+    reparam: bool = False
+    """Fold what a model can fold for inference (timm's reparameterize_model), such as BatchNorm"""
     device: Optional[str] = None
     """cpu, cuda, mps; the best there is"""
     threads: Optional[int] = None
@@ -67,6 +69,7 @@ class Contestant:
         dtype: Of weights and images.
         channels_last: Memory format.
         fused: timm's fused attention.
+        reparam: Folded for inference.
         args: Further arguments of the model, as pairs.
     """
 
@@ -75,6 +78,7 @@ class Contestant:
     dtype: str = "fp32"
     channels_last: bool = False
     fused: bool = True
+    reparam: bool = False
     args: tuple[tuple[str, Any], ...] = ()
 
     @property
@@ -86,6 +90,7 @@ class Contestant:
         """The model and what differs from the default setting."""
         extra = [f"{key}={value}" for key, value in self.args]
         extra += [] if self.fused else ["fused=false"]
+        extra += ["reparam=true"] if self.reparam else []
         extra += ["channels_last=true"] if self.channels_last else []
         extra += [] if self.dtype == "fp32" else [f"dtype={self.dtype}"]
         return self.model + (":" + ",".join(extra) if extra else "")
@@ -95,8 +100,8 @@ def contestants(models: List[str], plan: Plan) -> list[Contestant]:
     """Every model with every engine.
 
     Args:
-        models: Each NAME, or NAME:KEY=VALUE,KEY=VALUE with the keys engine, dtype, channels_last, fused and whatever
-            the model takes.
+        models: Each NAME, or NAME:KEY=VALUE,KEY=VALUE with the keys engine, dtype, channels_last, fused, reparam and
+            whatever the model takes.
         plan: What holds for models that do not say otherwise.
 
     Raises:
@@ -111,8 +116,9 @@ def contestants(models: List[str], plan: Plan) -> list[Contestant]:
             if not equals:
                 raise BenchmarkError(f"{text}: {part!r} is not KEY=VALUE")
             given[key.strip()] = yaml.safe_load(value)
-        base = Contestant(name, dtype=plan.dtype, channels_last=plan.channels_last, fused=plan.fused)
-        own = {key: given.pop(key) for key in ("dtype", "channels_last", "fused") if key in given}
+        keys = ("dtype", "channels_last", "fused", "reparam")
+        base = Contestant(name, **{key: getattr(plan, key) for key in keys})
+        own = {key: given.pop(key) for key in keys if key in given}
         engines = [given.pop("engine")] if "engine" in given else list(plan.engine)
         base = replace(base, args=tuple(sorted(given.items())), **own)
         engines = [FILES[Path(name).suffix]] if base.is_file else engines
@@ -126,7 +132,8 @@ def contestants(models: List[str], plan: Plan) -> list[Contestant]:
 
 def check(contestant: Contestant, text: str) -> Contestant:
     """The contestant, if its setting is possible."""
-    for key, allowed in (("engine", ENGINES), ("dtype", DTYPES), ("channels_last", (False, True))):
+    switches = [(key, (False, True)) for key in ("channels_last", "fused", "reparam")]
+    for key, allowed in (("engine", ENGINES), ("dtype", DTYPES), *switches):
         if getattr(contestant, key) not in allowed:
             choices = ", ".join(str(value).lower() for value in allowed)
             raise BenchmarkError(f"{text}: {key}={getattr(contestant, key)}: must be one of {choices}")

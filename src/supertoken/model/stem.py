@@ -1,8 +1,11 @@
 """Image to patch grid. Shape letters as in network.py."""
 
+from typing import List
+
 import torch
 from timm.layers import ConvNormAct
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class Stem(nn.Sequential):
@@ -50,3 +53,11 @@ class Stem(nn.Sequential):
         for layer in self:
             x = layer(x)
         return x
+
+    @torch.jit.ignore
+    def fuse(self) -> nn.Sequential:
+        """The same in eval mode, BatchNorms folded into the convolutions (timm's reparameterize_model calls it)."""
+        layers: List[nn.Module] = []
+        for layer in self.children():
+            layers += [fuse_conv_bn_eval(layer.conv.eval(), layer.bn.eval()), layer.bn.act]
+        return nn.Sequential(*layers)
