@@ -1,5 +1,6 @@
 """From a source to batches: decoded once into memory if they fit, else by workers, with the same result."""
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 
@@ -121,14 +122,13 @@ def epoch_order(usable: np.ndarray, weights: "np.ndarray | None", seed: int, epo
 
 
 class StepBatches:
-    """The batches of a run from a step on, each a list of (epoch, index); an epoch's incomplete last batch is left out.
+    """The endless batches of a run from a step on: lists of (epoch, index), without an incomplete last one of an epoch.
 
     Args:
         usable: Indices of the samples to use.
         batch_size: Samples per step.
         seed: Of the order.
         first: Step to begin with.
-        steps: Of the whole run.
         weights: Of the samples, for drawing with replacement.
     """
 
@@ -139,24 +139,20 @@ class StepBatches:
         *,
         seed: int,
         first: int,
-        steps: int,
         weights: "np.ndarray | None" = None,
     ) -> None:
         self.usable, self.batch_size, self.seed, self.weights = usable, batch_size, seed, weights
-        self.first, self.steps = first, steps
+        self.first = first
         self.per_epoch = max(1, len(usable) // batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
         epoch, order = -1, self.usable
-        for step in range(self.first, self.steps):
+        for step in itertools.count(self.first):
             if step // self.per_epoch != epoch:
                 epoch = step // self.per_epoch
                 order = epoch_order(self.usable, self.weights, self.seed, epoch)
             start = step % self.per_epoch * self.batch_size
             yield [(epoch, int(i)) for i in order[start : start + self.batch_size]]
-
-    def __len__(self) -> int:
-        return self.steps - self.first
 
 
 def train_loader(images: TrainImages, batches: StepBatches, workers: int) -> DataLoader:

@@ -146,3 +146,14 @@ def steps_in(minutes: float, recipe: Recipe, train: int, val: int, speed: tuple[
     per_image = speed[0] + speed[1] * val / (train * recipe.eval_epochs)
     images = (minutes * 60 * 0.94 - speed[1] * val) / per_image
     return max(1, int(images / recipe.batch_size))
+
+
+def steps_until(minutes: float, step: int, seconds: float) -> int:
+    """Steps of the whole run that fit into a time budget, at the speed of the run so far, with a margin of 1 %.
+
+    Args:
+        minutes: The budget.
+        step: Where the run stands.
+        seconds: What it took until there.
+    """
+    return max(step + 1, int(step * 60 * minutes * 0.99 / seconds))

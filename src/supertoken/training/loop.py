@@ -25,10 +25,10 @@ from ..evaluation import Evaluation, evaluate
 from ..prediction import Predictor
 from ..run_folder import TrainedModel, environment, new_run_folder, save_model, write_json
 from .checkpoint import read_checkpoint, write_checkpoint
-from .defaults import use_bf16
+from .defaults import steps_until, use_bf16
 from .optimizer import learning_rate, make_optimizer, set_learning_rate
 from .recipe import Recipe, RecipeError
-from .report import append_metrics, cut_metrics, draw_confusion, draw_curves, draw_samples, read_metrics
+from .report import append_metrics, cut_metrics, draw_confusion, draw_curves, draw_samples, read_metrics, write_events
 from .setup import Run, prepare
 
 
@@ -127,12 +127,7 @@ class Trainer:
         run, at = self.run, self.at
         eval_every = max(1, round(self.recipe.eval_epochs * run.per_epoch))
         batches = StepBatches(
-            run.usable,
-            run.batch_size,
-            seed=self.recipe.seed,
-            first=at.step,
-            steps=run.steps,
-            weights=run.sample_weights,
+            run.usable, run.batch_size, seed=self.recipe.seed, first=at.step, weights=run.sample_weights
         )
         loader = iter(train_loader(run.images, batches, self.workers))
         saved = started = time.monotonic()
@@ -152,6 +147,9 @@ class Trainer:
                 enough = due and self.evaluate_and_save()
                 if due or time.monotonic() - saved > 60 * self.recipe.checkpoint_minutes or self.signal:
                     at.seconds = before + time.monotonic() - started
+                    if self.recipe.minutes is not None and at.step < run.steps:
+                        run.steps = steps_until(self.recipe.minutes, at.step, at.seconds)
+                        bar.update(self.task, total=run.steps)
                     self.save_state("last")
                     saved = time.monotonic()
                 if self.signal:
@@ -234,7 +232,7 @@ class Trainer:
         }
         append_metrics(run.folder / "metrics.csv", row)
         if self.recipe.tensorboard:
-            self.write_events(row)
+            write_events(run.folder / "events", row)
         at.loss, at.correct, at.seen = 0.0, 0.0, 0
         measure = "mAP" if run.splits.train.multi_label else "accuracy"
         run.say(
@@ -388,13 +386,3 @@ class Trainer:
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
-
-    def write_events(self, row: dict[str, float]) -> None:
-        """TensorBoard events of an evaluation."""
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise RecipeError("tensorboard is not installed: pip install 'supertoken[tensorboard]'") from error
-        with SummaryWriter(str(self.run.folder / "events")) as writer:
-            for name, value in row.items():
-                writer.add_scalar(name, value, int(row["step"]))

@@ -11,6 +11,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from torch import Tensor
 
+from .recipe import RecipeError
+
 COLUMNS = (
     "step", "epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_top1", "images_per_second", "data_wait",
     "minutes",
@@ -101,3 +103,14 @@ def draw_samples(path: Path, images: Tensor, titles: list[str]) -> None:
         axis.set_title(title, fontsize=9)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def write_events(folder: Path, row: dict[str, float]) -> None:
+    """TensorBoard events of an evaluation."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise RecipeError("tensorboard is not installed: pip install 'supertoken[tensorboard]'") from error
+    with SummaryWriter(str(folder)) as writer:
+        for name, value in row.items():
+            writer.add_scalar(name, value, int(row["step"]))
