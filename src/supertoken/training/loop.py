@@ -126,6 +126,8 @@ class Trainer:
         """Runs from where it stands to the last step; then saves the best model and reports the test set, if any."""
         run, at = self.run, self.at
         eval_every = max(1, round(self.recipe.eval_epochs * run.per_epoch))
+        # a time budget is checked, and planned anew, ten times at least
+        save_every = 60 * min(self.recipe.checkpoint_minutes, (self.recipe.minutes or math.inf) / 10)
         batches = StepBatches(
             run.usable, run.batch_size, seed=self.recipe.seed, first=at.step, weights=run.sample_weights
         )
@@ -145,7 +147,7 @@ class Trainer:
                 bar.update(self.task, completed=at.step, note=self.note())
                 due = at.step % eval_every == 0 or at.step == run.steps
                 enough = due and self.evaluate_and_save()
-                if due or time.monotonic() - saved > 60 * self.recipe.checkpoint_minutes or self.signal:
+                if due or time.monotonic() - saved > save_every or self.signal:
                     at.seconds = before + time.monotonic() - started
                     if self.recipe.minutes is not None and at.step < run.steps:
                         run.steps = steps_until(self.recipe.minutes, at.step, at.seconds)
