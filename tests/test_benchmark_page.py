@@ -1,0 +1,73 @@
+"""The page of benchmarks says what the rows say."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import yaml
+
+from supertoken.benchmarking.plan import Plan, contestants
+from supertoken.benchmarking.report import write_rows
+from supertoken.benchmarking.table import Row
+
+from .test_benchmarking import job
+
+ROOT = Path(__file__).parents[1] / "results" / "benchmarks"
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def rows(seconds, **fields):
+    """Made-up rows: seconds of one call by model."""
+    found = [Row(contestants([model], Plan(**fields))[0], job(batch=8)) for model in seconds]
+    for row, value in zip(found, seconds.values(), strict=True):
+        row.seconds, row.memory = [value] * 3, 10**9
+        row.ratios = [found[0].seconds[0] / value] * 3
+    return found
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    module = script("page")
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "published.csv").write_text((ROOT / "published.csv").read_text())
+    monkeypatch.setattr(module, "HERE", tmp_path)
+    monkeypatch.setattr(module, "DOCS", tmp_path)
+    return module
+
+
+def test_targets_are_reached_or_missed_as_the_rows_say(page, tmp_path):
+    measured = {"swin_base_patch4_window7_224": 3.0, "stt_s25": 1.0, "caformer_s18": 0.9, "hiera_small_224": 1.5}
+    write_rows(tmp_path / "peers.csv", rows(measured))
+    (tmp_path / "notes" / "peers.md").write_text("An honest paragraph.")
+    page.write_page()
+    text = (tmp_path / "benchmarks.md").read_text()
+    assert "| inference against Swin-B, batch 8 | at least 2.8x | 3.00x | reached |" in text
+    assert "(caformer_s18) | at least 1x | 0.90x | missed |" in text
+    assert "| training step against Swin-B, batch 8 | at least 2.5x | - | - |" in text
+    assert "83.5 (paper's claim)" in text and "| caformer_s18 | eager | 83.66 |" in text
+    assert "An honest paragraph." in text and "## A training step\n\nNot measured." in text
+    assert (tmp_path / "figures" / "benchmark-peers.png").exists()
+
+
+def test_a_lower_share_of_memory_is_better(page, tmp_path):
+    train = rows({"swin_base_patch4_window7_224": 3.0, "stt_s25": 1.0}, mode="train")
+    train[1].memory = 4 * 10**8
+    write_rows(tmp_path / "train.csv", train)
+    page.write_page()
+    text = (tmp_path / "benchmarks.md").read_text()
+    assert "| peak memory of a training step, of Swin-B's | at most 0.5x | 0.40x | reached |" in text
+
+
+def test_every_suite_is_a_plan_and_has_its_place_on_the_page():
+    suites = yaml.safe_load((ROOT / "suites.yaml").read_text())
+    assert list(suites) == list(script("page").SUITES)
+    for suite in suites.values():
+        assert contestants(suite["models"], Plan(**suite["args"]))
+        assert script("run").command(suite, Path("out"))[0] == "benchmark"
