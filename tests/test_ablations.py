@@ -1,0 +1,149 @@
+"""The ablation: its arms are what they say, its queue continues, its page draws the right conclusions."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import yaml
+from torch import nn
+
+from .training.conftest import make_folder
+
+ROOT = Path(__file__).parents[1] / "results" / "ablations"
+QUEUE = yaml.safe_load((ROOT / "queue.yaml").read_text())
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(f"ablation_{name}", ROOT / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def runner():
+    module = script("run")
+    module.register()
+    return module
+
+
+def make(args):
+    torch.manual_seed(0)
+    return timm.create_model("stt_ablation", num_classes=10, img_size=32, **args)
+
+
+def arms():
+    return [(f"{g}: {arm}", changes) for g, about in QUEUE["groups"].items() for arm, changes in about["arms"].items()]
+
+
+@pytest.mark.parametrize(("name", "changes"), arms(), ids=[name for name, _ in arms()])
+def test_every_arm_learns_with_all_its_weights(runner, name, changes):
+    model = make(QUEUE["base"] | changes)
+    model(torch.randn(4, 3, 32, 32)).sum().backward()
+    silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    # of the last layer with a bias for all pairs only the Super token's rows are asked for, but they are asked for
+    assert silent == []
+
+
+def test_geometries_have_equal_parameters(runner):
+    sizes = [
+        sum(
+            p.numel()
+            for n, p in make(QUEUE["base"] | changes).named_parameters()
+            if not n.startswith(("stem", "windows"))
+        )
+        for changes in QUEUE["groups"]["geometry"]["arms"].values()
+    ]
+    assert max(sizes) < 1.02 * min(sizes)
+
+
+def test_parts_are_what_they_say(runner):
+    base = QUEUE["base"]
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in make(base | {"parts": {"stem_norm": "layer"}}).modules())
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in make(base | {"parts": {"stem_norm": "none"}}).modules())
+    shared = make(base | {"parts": {"shared": True}}).windows.super_tokens
+    assert shared(4, 4).shape == (1, 64, 4, 4) and shared(4, 4).flatten(2).std(2).max() == 0
+    patchify = make(base | {"parts": {"patchify": True}}).stem
+    assert patchify(torch.randn(1, 3, 32, 32)).shape == (1, 64, 16, 16)
+    assert make(base | {"parts": {"positions": "none"}}).windows.positions(16, 16) == 0
+    with pytest.raises(ValueError, match="no sharing"):
+        make(base | {"parts": {"sharing": True}})
+
+
+def test_without_positions_a_window_does_not_know_the_order_of_its_patches(runner):
+    patches = torch.randn(1, 64, 8, 8)
+    order = torch.randperm(16)
+    for positions, same in (("none", True), ("grid", False), ("relative", False)):
+        model = make(QUEUE["base"] | {"mixer": "none", "parts": {"positions": positions}}).eval()
+        for layer in model.local_layers:
+            if positions == "relative":
+                nn.init.normal_(layer.block.attn.bias.relative_position_bias_table)
+        tokens = model.windows(patches)[0]
+        mixed = torch.cat([tokens[:, :, :1], tokens[:, :, 1:][:, :, order]], 2)
+        if positions == "grid":  # positions belong to places, patches move
+            mixed = model.windows(patches.flip(3))[0]
+        layer = model.local_layers[0]
+        assert torch.allclose(layer(tokens, (2, 2))[:, :, 0], layer(mixed, (2, 2))[:, :, 0], atol=1e-5) == same
+
+
+def test_what_is_kept_above_reaches_the_global_layers_only(runner):
+    model = make(QUEUE["base"] | {"parts": {"hand_back": False}}).eval()
+    seen = []
+    model.global_layers[0].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    x = torch.randn(2, 3, 32, 32)
+    model(x)
+    tokens, mask, grid = model.windows(model.stem(x))
+    updates = 0
+    for layer in model.local_layers:
+        tokens = layer.block(tokens)
+        updates = updates + layer.mixer(tokens[:, :, 0], grid)
+    torch.testing.assert_close(seen[0], tokens[:, :, 0] + updates, rtol=1e-4, atol=1e-5)
+
+
+def row(args, value, seed):
+    return {
+        "model_args": json.dumps(QUEUE["base"] | args, sort_keys=True), "seed": str(seed), "val_top1": str(value),
+        "parameters": "600000", "mmacs": "30.0", "images_per_second": "200", "minutes": "9",
+    }  # fmt: skip
+
+
+def test_the_page_calls_ties_ties(tmp_path, monkeypatch):
+    page = script("page")
+    rows = [row({}, 0.60, 0), row({}, 0.62, 1)]
+    rows += [row({"mixer": "none"}, 0.605, 0), row({"mixer": "none"}, 0.61, 1)]
+    rows += [row({"mixer": "attention"}, 0.55, 0), row({"mixer": "attention"}, 0.56, 1)]
+    found = page.results(QUEUE, rows)["mixer"]
+    found["none"]["mmacs"] = 29.0
+    assert page.verdicts(found) == {"conv": "best", "none": "tie, cheapest of these", "attention": "worse"}
+    assert page.verdicts({}) == {}
+
+
+def test_the_page_says_what_has_not_been_run(tmp_path, monkeypatch):
+    page = script("page")
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "queue.yaml").write_text((ROOT / "queue.yaml").read_text())
+    monkeypatch.setattr(page, "HERE", tmp_path)
+    monkeypatch.setattr(page, "DOCS", tmp_path)
+    page.write_page()
+    assert (tmp_path / "ablations.md").read_text().count("not run yet") == len(arms())
+
+
+def test_the_queue_runs_each_arm_once_and_sees_no_test_set(runner, tmp_path, monkeypatch):
+    for split in ("train", "test"):
+        make_folder(tmp_path / "data" / split, per_class=20)
+    queue = QUEUE | {"seeds": [0], "groups": {"one": {"question": "?", "arms": {"a": {}, "b": {}}}}}
+    queue["recipe"] = QUEUE["recipe"] | {"epochs": 1, "batch_size": 16, "eval_epochs": 1}
+    queue["base"] = QUEUE["base"] | {"width": 16, "local_layers": 2, "global_layers": 1}
+    (tmp_path / "queue.yaml").write_text(yaml.safe_dump(queue))
+    monkeypatch.setattr(runner, "HERE", tmp_path)
+    monkeypatch.setattr(runner, "ROWS", tmp_path / "runs.csv")
+    monkeypatch.setattr("sys.argv", ["run.py", "--data", str(tmp_path / "data"), "--work", str(tmp_path / "work")])
+    for _ in range(2):
+        runner.main()
+    (found,) = runner.read_rows(tmp_path / "runs.csv")
+    assert found["arm"] == "a" and 0 <= float(found["val_top1"]) <= 1 and str(tmp_path) not in json.dumps(found)
+    evaluation = json.loads((tmp_path / "work" / "one-a-0" / "evaluation.json").read_text())
+    assert "validation" in evaluation and "test" not in evaluation
