@@ -74,6 +74,12 @@ def make_model(contestant: Contestant, img_size: int) -> nn.Module:
     return reparameterize_model(model) if contestant.reparam else model
 
 
+def channels_of(model: nn.Module) -> int:
+    """Of the images that a timm model takes."""
+    cfg: Any = model.pretrained_cfg
+    return cfg["input_size"][0]
+
+
 def cost_of(contestant: Contestant, img_size: int, batch: int) -> Cost:
     """Counted by running the model without fused attention, on the meta device.
 
@@ -84,7 +90,7 @@ def cost_of(contestant: Contestant, img_size: int, batch: int) -> Cost:
     """
     with torch.device("meta"):
         model = make_model(replace(contestant, fused=False), img_size).requires_grad_(False)
-        images = torch.empty(batch, model.pretrained_cfg["input_size"][0], img_size, img_size)  # type: ignore[index]
+        images = torch.empty(batch, channels_of(model), img_size, img_size)
     shapes = MatrixProducts()
     with FlopCounterMode(display=False) as counter, shapes:
         model(images)

@@ -27,7 +27,7 @@ class Plan:
     """Images at once, the same for all; auto: the largest that leaves three quarters of the memory free"""
     img_size: List[int] = field(default_factory=list)
     """Sides in pixels, each a table of its own; the first model's own size if empty"""
-    engine: List[EngineName] = field(default_factory=lambda: ["eager"])  # type: ignore[arg-type]
+    engine: List[EngineName] = field(default_factory=lambda: ["eager"])
     """What computes, each with every model: eager, compile (both torch), onnx, openvino, onnx-int8, openvino-int8"""
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of weights and images in the torch engines; in training that of autocast"""

@@ -41,8 +41,8 @@ def record(row: Row) -> dict[str, Any]:
         "parameters": cost.parameters if cost else None,
         "gmacs": cost.macs / job.batch / 1e9 if cost else None,
     }
-    names = ("images_per_second", "images_per_second_q1", "images_per_second_q3", "ms", "ms_q1", "ms_q3")
-    names += ("ratio", "ratio_q1", "ratio_q3", "gflops", "share_of_products")
+    names = ["images_per_second", "images_per_second_q1", "images_per_second_q3", "ms", "ms_q1", "ms_q3"]
+    names += ["ratio", "ratio_q1", "ratio_q3", "gflops", "share_of_products"]
     figures: dict[str, float | None] = dict.fromkeys(names)
     if row.seconds:
         low, middle, high = quartiles(row.seconds)

@@ -77,7 +77,7 @@ class Attention(nn.Module):
         q = F.linear(tokens[:, 0], self.qkv.weight[:C], self.qkv.bias[:C])
         q = q.reshape(-1, self.heads, d).transpose(0, 1) * self.scale  # [heads, sequences, d]
         attn = (q @ key).transpose(0, 1) @ tokens.transpose(1, 2)  # [sequences, heads, tokens]
-        attn = maybe_add_mask(attn, mask if mask is None else mask[:, 0]).softmax(dim=-1)
+        attn = maybe_add_mask(attn.unsqueeze(2), mask).softmax(dim=-1).squeeze(2)
         attn = self.attn_drop(attn)
         x_sum = (attn @ tokens).transpose(0, 1)  # [heads, sequences, C]
         attn_sum = attn.sum(-1).transpose(0, 1).unsqueeze(-1)  # [heads, sequences, 1]

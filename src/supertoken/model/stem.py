@@ -1,6 +1,6 @@
 """Image to patch grid. Shape letters as in network.py."""
 
-from typing import List
+from typing import Any, List
 
 import torch
 from timm.layers import ConvNormAct
@@ -58,6 +58,7 @@ class Stem(nn.Sequential):
     def fuse(self) -> nn.Sequential:
         """The same in eval mode, BatchNorms folded into the convolutions (timm's reparameterize_model calls it)."""
         layers: List[nn.Module] = []
+        layer: Any
         for layer in self.children():
             layers += [fuse_conv_bn_eval(layer.conv.eval(), layer.bn.eval()), layer.bn.act]
         return nn.Sequential(*layers)

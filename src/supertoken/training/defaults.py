@@ -120,7 +120,8 @@ def seconds_per_image(
 
     def median(work: Callable[[], None]) -> float:
         work()
-        start, times = time.perf_counter(), []
+        start = time.perf_counter()
+        times: list[float] = []
         while len(times) < 3 or time.perf_counter() - start < seconds:
             began = time.perf_counter()
             work()
