@@ -149,4 +149,4 @@ def pointwise(width: int) -> nn.Conv2d:
 @register_model
 def stt_ablation(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """A SuperTokenTransformer of any architecture, some parts of it replaced."""
-    return build_model_with_cfg(Ablation, "stt_ablation", pretrained, **kwargs)
+    return build_model_with_cfg(Ablation, "stt_ablation", pretrained, **{"img_size": 32, **kwargs})
