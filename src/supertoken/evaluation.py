@@ -1,6 +1,6 @@
 """Exact accuracy, calibration, confusion and per-class figures of a model on labelled images."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from torchmetrics.functional.classification import (
 
 from .data.decode import BadImage
 from .data.loading import eval_batches
-from .data.sources import Source, targets_by_name
+from .data.sources import Source, Subset, targets_by_name
 from .prediction import Predictor
 
 
@@ -108,6 +108,8 @@ def evaluate(
     workers: int = 0,
     skip_damaged: bool = False,
     progress: bool = True,
+    part: Subset | None = None,
+    gather: Callable[[Any], list[Any]] = lambda answers: [answers],
 ) -> Evaluation:
     """Runs the model over a source; each image counts once.
 
@@ -119,6 +121,8 @@ def evaluate(
         workers: Processes that decode.
         skip_damaged: Leave damaged images out, named in the result, instead of stopping.
         progress: Show a bar.
+        part: What of the source this process looks at, if several share it.
+        gather: Takes this process's answers and returns those of all.
 
     Raises:
         EvaluationError: A damaged image (unless left out), no image at all, or a class the model does not know.
@@ -126,9 +130,9 @@ def evaluate(
     classes = predictor.trained.classes
     targets = torch.as_tensor(known_targets(source, classes))
     if batches is None:
-        batches = eval_batches(source, predictor.preprocess, batch_size, workers)
+        batches = eval_batches(part or source, predictor.preprocess, batch_size, workers)
     if progress:
-        batches = track(batches, "Evaluating", total=-(-len(source) // batch_size), transient=True)
+        batches = track(batches, "Evaluating", total=-(-len(part or source) // batch_size), transient=True)
     logits: list[Tensor] = []
     kept: list[int] = []
     damaged: list[BadImage] = []
@@ -138,9 +142,14 @@ def evaluate(
             raise EvaluationError(f"{bad[0]}; mend or remove it, or leave damaged images out with --skip_damaged")
         if indices:
             logits.append(predictor.logits(images))
-            kept += indices
-    if not kept:
+            kept += indices if part is None else part.indices[indices].tolist()
+    mine = torch.cat(logits) if logits else torch.empty(0, len(classes))
+    answers = gather((mine, kept, [str(error) for error in damaged]))
+    whole = torch.cat([answer for answer, _, _ in answers])
+    # in order, whoever answered; what two processes looked at counts once
+    order, first = np.unique([i for _, indices, _ in answers for i in indices], return_index=True)
+    if not len(order):
         raise EvaluationError("no image could be decoded")
-    result = measure(torch.cat(logits), targets[kept], classes)
-    result.left_out = [str(error) for error in damaged]
+    result = measure(whole[first], targets[order], classes)
+    result.left_out = list(dict.fromkeys(line for _, _, lines in answers for line in lines))
     return result

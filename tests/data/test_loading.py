@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supertoken.data.augmentation import BatchAugmentation, Crop, normalize, sample_generator, seed_step
+from supertoken.data.augmentation import GROUP, BatchAugmentation, Crop, normalize, sample_generator, seed_step
 from supertoken.data.loading import Keep, StepBatches, TrainImages, train_loader
 from supertoken.data.sources import open_splits
 from tests.training.conftest import make_folder
@@ -75,11 +75,30 @@ def test_batch_augmentation_depends_on_seed_and_step_alone():
     )
     results = []
     for step in (5, 6, 5):
-        seed_step(0, step)
-        results.append(augment(images, targets))
+        seed_step(0, 0)
+        results.append(augment(images, targets, 0, step, 0))
     assert torch.equal(results[0][0], results[2][0]) and torch.equal(results[0][1], results[2][1])
     assert not torch.equal(results[0][0], results[1][0])
     torch.testing.assert_close(results[0][1].sum(1), torch.ones(8))
+
+
+def test_a_batch_is_augmented_alike_whole_and_in_parts():
+    images = torch.randint(0, 256, (3 * GROUP + 5, 3, 16, 16), dtype=torch.uint8)
+    targets = torch.arange(len(images)) % 3
+    augment = BatchAugmentation(
+        (0.5,) * 3, (0.25,) * 3, num_classes=3, randaugment=9, erasing=0.5, mixup=0.5, cutmix=1.0
+    )
+    whole, soft = augment(images, targets, 7, 3, 0)
+    parts = [augment(images[i : i + GROUP], targets[i : i + GROUP], 7, 3, i) for i in range(0, len(images), GROUP)]
+    assert torch.equal(whole, torch.cat([x for x, _ in parts])) and torch.equal(soft, torch.cat([y for _, y in parts]))
+    alone, label = augment(images[:1], targets[:1], 7, 3, 0)
+    assert alone.shape == (1, 3, 16, 16) and label.shape == (1, 3)
+
+
+def test_parts_of_batches_are_the_batches():
+    whole = list(islice(StepBatches(np.arange(100), 12, seed=1, first=3), 20))
+    parts = [islice(StepBatches(np.arange(100), 12, seed=1, first=3, part=slice(i, i + 4)), 20) for i in (0, 4, 8)]
+    assert [sum(batch, []) for batch in zip(*parts, strict=True)] == whole
 
 
 def test_normalisation_is_the_plain_formula():

@@ -29,7 +29,7 @@ def weights(run_folder):
     return load_file(Path(run_folder) / "model" / "model.safetensors")
 
 
-@pytest.mark.parametrize("cache", ["memory", "disk"])
+@pytest.mark.parametrize("cache", [pytest.param("memory", marks=pytest.mark.slow), "disk"])
 def test_killed_and_resumed_with_other_workers_equals_never_interrupted(tmp_path, cache):
     data = make_folder(tmp_path / "data", per_class=20)
     recipe = tmp_path / "recipe.yaml"

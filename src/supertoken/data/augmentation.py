@@ -1,4 +1,4 @@
-"""Random changes of training images: of each sample by (seed, epoch, index), of each batch by (seed, step)."""
+"""Random changes of training images: of a sample by (seed, epoch, index), of a group by (seed, step, place)."""
 
 import random
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as V
 
-RANDAUGMENT_GROUP = 16  # images that share their operations: a compromise of speed and variety
+GROUP = 16  # images that share operations and partners, whoever computes them: a compromise of speed and variety
 
 
 def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
@@ -20,9 +20,9 @@ def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[seed * 1_000_003 + epoch, index]))
 
 
-def seed_step(seed: int, step: int) -> None:
-    """Makes everything random in a step (mixup, erasing, dropout, drop path) a function of seed and step."""
-    value = int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
+def seed_step(seed: int, step: int, place: int = 0) -> None:
+    """Makes everything random from here on a function of seed, step and place (in the batch, or of the process)."""
+    value = int(np.random.SeedSequence([seed, step, place]).generate_state(1)[0])
     random.seed(value)
     np.random.seed(value)
     torch.manual_seed(value)
@@ -90,7 +90,9 @@ class Crop:
 
 
 class BatchAugmentation:
-    """RandAugment, normalisation, erasing, mixup and cutmix of a whole batch.
+    """RandAugment, normalisation, erasing, mixup and cutmix, for GROUP images at a time.
+
+    What happens to a group does not depend on how many processes share the batch, if each takes whole groups.
 
     Args:
         mean: Of each colour, 0 to 1.
@@ -120,16 +122,35 @@ class BatchAugmentation:
         mixes += [v2.CutMix(alpha=cutmix, num_classes=num_classes)] if cutmix else []
         self.mix = v2.RandomChoice(mixes) if mixes else None
 
-    def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 [N, 3, S, S] and targets [N] or [N, K] -> float [N, 3, S, S] and targets [N] or [N, K]"""
+    def __call__(self, images: Tensor, targets: Tensor, seed: int, step: int, first: int) -> tuple[Tensor, Tensor]:
+        """Of a part of a batch.
+
+        Args:
+            images: uint8 [N, 3, S, S].
+            targets: [N] or [N, K].
+            seed: Of the run.
+            step: Of the run.
+            first: Place of the first image in the batch.
+
+        Returns:
+            float32 [N, 3, S, S] in channels-last memory, and targets [N] or [N, K].
+        """
+        groups = []
+        for start in range(0, len(images), GROUP):
+            seed_step(seed, step, first + start)
+            part = slice(start, start + GROUP)
+            groups.append(self.group(images[part], targets[part]))
+        mixed, soft = zip(*groups, strict=True)
+        return torch.cat(mixed).contiguous(memory_format=torch.channels_last), torch.cat(soft)
+
+    def group(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, of images that share operations and partners."""
         if self.randaugment is not None:
-            images = torch.cat([self.randaugment(group) for group in images.split(RANDAUGMENT_GROUP)])
+            images = self.randaugment(images)
         images = normalize(images, self.mean, self.std)
         if self.erasing is not None:
             images = self.erasing(images)
-        if self.mix is not None and len(images) > 1:
-            images, targets = self.mix(images, targets)
-        return images, targets
+        return (images, targets) if self.mix is None else self.mix(images, targets)
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

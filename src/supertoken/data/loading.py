@@ -130,6 +130,7 @@ class StepBatches:
         seed: Of the order.
         first: Step to begin with.
         weights: Of the samples, for drawing with replacement.
+        part: Of each batch, that this process takes.
     """
 
     def __init__(
@@ -140,9 +141,10 @@ class StepBatches:
         seed: int,
         first: int,
         weights: "np.ndarray | None" = None,
+        part: slice = slice(None),
     ) -> None:
         self.usable, self.batch_size, self.seed, self.weights = usable, batch_size, seed, weights
-        self.first = first
+        self.first, self.part = first, part
         self.per_epoch = max(1, len(usable) // batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
@@ -152,7 +154,7 @@ class StepBatches:
                 epoch = step // self.per_epoch
                 order = epoch_order(self.usable, self.weights, self.seed, epoch)
             start = step % self.per_epoch * self.batch_size
-            yield [(epoch, int(i)) for i in order[start : start + self.batch_size]]
+            yield [(epoch, int(i)) for i in order[start : start + self.batch_size][self.part]]
 
 
 def train_loader(images: TrainImages, batches: StepBatches, workers: int) -> DataLoader:

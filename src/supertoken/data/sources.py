@@ -83,6 +83,20 @@ class Subset(Source):
         return self.source.image(int(self.indices[i]))
 
 
+class Part(Subset):
+    """The images that one of several processes takes: as many for each, so that some may be taken twice.
+
+    Args:
+        source: All images.
+        rank: Of the process, from 0.
+        count: Processes.
+    """
+
+    def __init__(self, source: Source, rank: int, count: int) -> None:
+        each = -(-len(source) // count)
+        super().__init__(source, np.arange(rank, rank + each * count, count) % len(source))
+
+
 def targets_by_name(source: Source, classes: list[str]) -> np.ndarray:
     """The source's targets as numbers of another list of classes, which has all of the source's."""
     order = np.array([classes.index(name) for name in source.classes])

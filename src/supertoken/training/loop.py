@@ -1,35 +1,31 @@
 """The training loop. Everything random is a function of seed, epoch, sample and step: a resumed run is the same run."""
 
 import math
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
 import yaml
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from timm.utils import ModelEmaV3
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.augmentation import seed_step
 from ..data.loading import StepBatches, default_workers, eval_batches, train_loader
-from ..data.sources import Source, fingerprint, open_splits
+from ..data.sources import Part, Source, fingerprint, open_splits
 from ..evaluation import Evaluation, evaluate
 from ..prediction import Predictor
 from ..run_folder import TrainedModel, environment, new_run_folder, save_model, write_json
 from .checkpoint import read_checkpoint, write_checkpoint
-from .defaults import steps_until, use_bf16
-from .optimizer import learning_rate, make_optimizer, set_learning_rate
+from .defaults import steps_until
+from .optimizer import learning_rate, set_learning_rate
+from .processes import LostProcess, Processes
+from .progress import Interruption, TrainingBar
 from .recipe import Recipe, RecipeError
-from .report import append_metrics, cut_metrics, draw_confusion, draw_curves, draw_samples, read_metrics, write_events
-from .setup import Run, prepare
+from .report import append_metrics, cut_metrics, draw_samples, write_events, write_report
+from .setup import Run, make_model, prepare
 
 
 class TrainingStopped(Exception):
@@ -61,19 +57,21 @@ def train(recipe: Recipe, console: Console | None = None) -> Path:
         TrainingStopped: Interrupted, or the loss is no longer finite.
         CheckpointError: The disk is full.
     """
-    console = console or Console()
+    processes = Processes(recipe)
     splits = open_splits(recipe.data, val_fraction=recipe.val_fraction, seed=recipe.seed)
-    folder = new_run_folder(recipe.out, recipe.data)
+    folder = processes.from_main(lambda: new_run_folder(recipe.out, recipe.data))
     try:
-        run = prepare(recipe, splits, folder, console)
+        run = prepare(recipe, splits, folder, console or Console(), processes)
+        trainer = Trainer(run)
     except BaseException:
-        if not any(p.name != "log.txt" for p in folder.iterdir()):
+        if processes.is_main and not any(p.name != "log.txt" for p in folder.iterdir()):
             (folder / "log.txt").unlink(missing_ok=True)
             folder.rmdir()
         raise
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(asdict(run.recipe), sort_keys=False))
-    write_json(folder / "environment.json", environment())
-    return Trainer(run).fit()
+    if processes.is_main:
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(asdict(run.recipe), sort_keys=False))
+        write_json(folder / "environment.json", environment() | {"processes": processes.count})
+    return trainer.fit()
 
 
 def resume(folder: str | Path, console: Console | None = None, **changes: Any) -> Path:
@@ -83,18 +81,23 @@ def resume(folder: str | Path, console: Console | None = None, **changes: Any) -
         folder: The run folder.
         console: To speak on.
         **changes: Recipe fields that change no result: workers, cache, device, tensorboard.
+
+    Raises:
+        RecipeError: No run there, or not its data.
+        CheckpointError: No checkpoint, or a damaged one.
+        Others: As train.
     """
     folder = Path(folder)
     if not (folder / "recipe.yaml").exists():
         raise RecipeError(f"{folder}: no run to resume there (recipe.yaml is missing)")
     state = read_checkpoint(folder / "checkpoints" / "last.pt")
     recipe = Recipe(**(yaml.safe_load((folder / "recipe.yaml").read_text()) | changes))
+    processes = Processes(recipe)
     splits = open_splits(recipe.data, val_fraction=recipe.val_fraction, seed=recipe.seed)
     if fingerprint(splits.train) != state["fingerprint"]:
         raise RecipeError(f"{recipe.data}: not the data that this run began with (files or labels differ)")
-    trainer = Trainer(prepare(recipe, splits, folder, console or Console(), steps=state["steps"]))
-    trainer.load_state(state)
-    return trainer.fit()
+    run = prepare(recipe, splits, folder, console or Console(), processes, steps=state["steps"])
+    return Trainer(run, state).fit()
 
 
 class Trainer:
@@ -102,99 +105,129 @@ class Trainer:
 
     Args:
         run: From setup.prepare.
+        state: A checkpoint to go on from.
     """
 
-    def __init__(self, run: Run) -> None:
-        self.run, self.recipe = run, run.recipe
-        AcceleratorState._reset_state(reset_partial_state=True)  # another run in this process may have set it
-        bf16 = use_bf16(run.recipe, run.device)
-        self.accelerator = Accelerator(cpu=run.device.type == "cpu", mixed_precision="bf16" if bf16 else "no")
-        if self.accelerator.num_processes > 1:
-            raise RecipeError("training on several processes is not there yet: start one")
-        optimizer = make_optimizer(run.model, run.recipe, run.device)
-        self.model, self.optimizer = self.accelerator.prepare(run.model, optimizer)
+    def __init__(self, run: Run, state: dict[str, Any] | None = None) -> None:
+        self.run, self.recipe, self.processes = run, run.recipe, run.processes
+        if state is not None:
+            run.model.load_state_dict(state["model"])
         ema = run.recipe.ema
         self.ema = ModelEmaV3(run.model, decay=ema, use_warmup=True) if ema is not None else None
+        self.model, self.optimizer = self.processes.spread(run.model, run.recipe)
         self.workers = default_workers() if run.recipe.workers is None else run.recipe.workers
         self.fingerprint = fingerprint(run.splits.train)
         self.at = Standing()
         self.named: set[str] = set()
-        self.signal: int | None = None
+        self.interruption = Interruption()
         self.val_batches: list | None = None
+        if state is not None:
+            self.load_state(state)
 
     def fit(self) -> Path:
         """Runs from where it stands to the last step; then saves the best model and reports the test set, if any."""
+        try:
+            with self.processes.watched():
+                with self.interruption.watched():
+                    self.work()
+                self.finish()
+        except LostProcess as error:
+            raise TrainingStopped(
+                f"{error}, at step {self.at.step:,}: go on from the last checkpoint with --resume {self.run.folder}"
+            ) from error
+        return self.run.folder
+
+    def work(self) -> None:
+        """The steps, with evaluations and checkpoints."""
         run, at = self.run, self.at
         eval_every = max(1, round(self.recipe.eval_epochs * run.per_epoch))
         # a time budget is checked, and planned anew, ten times at least
         save_every = 60 * min(self.recipe.checkpoint_minutes, (self.recipe.minutes or math.inf) / 10)
         batches = StepBatches(
-            run.usable, run.batch_size, seed=self.recipe.seed, first=at.step, weights=run.sample_weights
+            run.usable,
+            run.batch_size,
+            seed=self.recipe.seed,
+            first=at.step,
+            weights=run.sample_weights,
+            part=self.processes.part(run.batch_size),
         )
         loader = iter(train_loader(run.images, batches, self.workers))
         saved = started = time.monotonic()
         before = at.seconds
         self.train_mode()
-        with self.interruptible(), self.bar() as bar:
+        with TrainingBar(run.console, run.steps, at.step, hidden=not self.processes.is_main) as bar:
             while at.step < run.steps:
                 waiting = time.monotonic()
                 images, targets, indices, damaged = next(loader)
                 at.waited += time.monotonic() - waiting
-                self.name_damaged(damaged)
-                self.step(images, targets, indices)
+                self.step(images, targets, indices, damaged)
                 at.step += 1
                 at.seconds = before + time.monotonic() - started
-                bar.update(self.task, completed=at.step, note=self.note())
+                bar.update(at.step, run.steps, self.note())
                 due = at.step % eval_every == 0 or at.step == run.steps
                 enough = due and self.evaluate_and_save()
-                if due or time.monotonic() - saved > save_every or self.signal:
-                    at.seconds = before + time.monotonic() - started
+                late = self.processes.is_main and time.monotonic() - saved > save_every
+                save, stop = self.processes.total(late, self.interruption.number is not None)
+                if due or save or stop:
+                    at.seconds = self.processes.from_main(lambda: before + time.monotonic() - started)
                     if self.recipe.minutes is not None and at.step < run.steps:
                         run.steps = steps_until(self.recipe.minutes, at.step, at.seconds)
-                        bar.update(self.task, total=run.steps)
                     self.save_state("last")
                     saved = time.monotonic()
-                if self.signal:
-                    name = signal.Signals(self.signal).name
+                if stop:
+                    name = self.interruption.name
                     raise TrainingStopped(f"{name} at step {at.step:,}; go on with --resume {run.folder}")
                 if enough:
                     break
-        self.finish()
-        return run.folder
 
-    def step(self, images: Tensor, targets: Tensor, indices: list[int]) -> None:
+    def step(self, images: Tensor, targets: Tensor, indices: list[int], damaged: list[str]) -> None:
         """One update of the weights."""
         run, at = self.run, self.at
-        seed_step(self.recipe.seed, at.step + 1)
         lr = learning_rate(at.step, run.steps, self.recipe)
         set_learning_rate(self.optimizer, lr)
-        inputs, soft = run.augment(images, targets)
-        if at.step == 0:
-            titles = [run.classes[int(t)] if t.ndim == 0 else "+".join(self.names(t)) for t in targets[:24]]
-            draw_samples(run.folder / "samples.png", inputs[:24].contiguous(), titles)
+        first = self.processes.part(run.batch_size).start
+        inputs, soft = run.augment(images, targets, self.recipe.seed, at.step + 1, first)
+        if at.step == 0 and self.processes.is_main:
+            draw_samples(run.folder / "samples.png", inputs[:24].contiguous(), targets[:24], run.classes)
         inputs, soft = inputs.to(run.device), soft.to(run.device)
-        for x, y in zip(inputs.chunk(self.recipe.accumulate), soft.chunk(self.recipe.accumulate), strict=True):
-            logits = self.model(x)
-            loss = self.loss(logits, y) * (len(x) / len(inputs))
-            value = loss.item()
-            if not math.isfinite(value):
-                self.stop_not_finite(lr, indices)
-            self.accelerator.backward(loss)
-            at.loss += value * len(inputs)
+        seed_step(self.recipe.seed, at.step + 1, self.processes.rank)  # of dropout
+        count, weight, bad = self.processes.total(len(inputs), self.weight(soft), len(damaged))
+        if bad:
+            self.name_damaged(sum(self.processes.gather(damaged), []))
+        parts = list(zip(inputs.chunk(self.recipe.accumulate), soft.chunk(self.recipe.accumulate), strict=True))
+        for number, (x, y) in enumerate(parts, 1):
+            with self.processes.gradients(self.model, last=number == len(parts)):
+                logits = self.model(x)
+                loss = self.loss(logits, y) / weight
+                value = loss.item()
+                if not math.isfinite(value):
+                    self.stop_not_finite(lr, indices)
+                # gradients are averaged over the processes, and the sum is wanted
+                self.processes.accelerator.backward(loss * self.processes.count)
+            at.loss += value * count
             at.correct += self.hits(logits, y)
-        at.seen += len(inputs)
+        at.seen += int(count)
         if self.recipe.clip_grad is not None:
-            self.accelerator.clip_grad_norm_(run.model.parameters(), self.recipe.clip_grad)
+            self.processes.accelerator.clip_grad_norm_(run.model.parameters(), self.recipe.clip_grad)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.ema is not None:
             self.ema.update(run.model, step=at.step)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy, or binary cross-entropy per label for several labels."""
+        """Cross-entropy, or binary cross-entropy per label for several labels; summed over the images."""
+        weights = self.run.loss_weights
         if self.run.splits.train.multi_label:
-            return F.binary_cross_entropy_with_logits(logits, targets.float(), pos_weight=self.run.loss_weights)
-        return F.cross_entropy(logits, targets, weight=self.run.loss_weights, label_smoothing=self.recipe.smoothing)
+            return F.binary_cross_entropy_with_logits(logits, targets.float(), pos_weight=weights, reduction="sum")
+        smoothing = self.recipe.smoothing
+        return F.cross_entropy(logits, targets, weight=weights, label_smoothing=smoothing, reduction="sum")
+
+    def weight(self, targets: Tensor) -> float:
+        """What the summed loss is to be divided by for torch's mean, which parts of a batch cannot know."""
+        if self.run.splits.train.multi_label:
+            return targets.numel()
+        weights = self.run.loss_weights
+        return len(targets) if weights is None or targets.ndim == 2 else weights[targets].sum().item()
 
     def hits(self, logits: Tensor, targets: Tensor) -> float:
         """Images whose likeliest class is right; with several labels, the share of right labels summed over images."""
@@ -215,6 +248,7 @@ class Trainer:
         """Validates, keeps the best, writes the metrics; says whether patience has run out."""
         run, at = self.run, self.at
         result = self.evaluate_on(run.val, cached=True)
+        self.add_up()
         # among equals the lower loss: small validation sets count few images
         better = (result.top1, -result.loss) > (at.best, -at.best_loss)
         if better:
@@ -232,9 +266,10 @@ class Trainer:
             "data_wait": self.at.waited / max(at.seconds, 1e-9),
             "minutes": at.seconds / 60,
         }
-        append_metrics(run.folder / "metrics.csv", row)
-        if self.recipe.tensorboard:
-            write_events(run.folder / "events", row)
+        if self.processes.is_main:
+            append_metrics(run.folder / "metrics.csv", row)
+            if self.recipe.tensorboard:
+                write_events(run.folder / "events", row)
         at.loss, at.correct, at.seen = 0.0, 0.0, 0
         measure = "mAP" if run.splits.train.multi_label else "accuracy"
         run.say(
@@ -248,13 +283,19 @@ class Trainer:
             self.save_state("best")
         return self.recipe.patience is not None and at.stale >= self.recipe.patience
 
-    def evaluate_on(self, source: Source, cached: bool = False) -> Evaluation:
-        """Figures of the present weights (their running mean, if there is one)."""
-        predictor = Predictor(self.trained(), self.run.device)
+    def add_up(self) -> None:
+        """Makes the sums since the last evaluation those of all processes, held by the main one."""
+        sums = self.processes.total(self.at.loss, self.at.correct)
+        self.at.loss, self.at.correct = sums if self.processes.is_main else (0.0, 0.0)
+
+    def evaluate_on(self, source: Source, trained: TrainedModel | None = None, cached: bool = False) -> Evaluation:
+        """Figures of a model, by default the present weights (their running mean, if there is one)."""
+        predictor = Predictor(trained or self.trained(), self.run.device)
+        part = Part(source, self.processes.rank, self.processes.count)
         batches = None
         if cached and self.run.images.images is not None:
             if self.val_batches is None:
-                self.val_batches = list(eval_batches(source, predictor.preprocess, 256, 0))
+                self.val_batches = list(eval_batches(part, predictor.preprocess, 256, 0))
             batches = self.val_batches
         return evaluate(
             predictor,
@@ -264,11 +305,13 @@ class Trainer:
             workers=0 if len(source) < 2000 else self.workers,
             skip_damaged=self.recipe.skip_damaged,
             progress=False,
+            part=part,
+            gather=self.processes.gather,
         )
 
-    def trained(self) -> TrainedModel:
-        """The model as it will be used."""
-        model = self.ema.module if self.ema is not None else self.run.model
+    def trained(self, model: nn.Module | None = None) -> TrainedModel:
+        """A model as it will be used, by default with the present weights."""
+        model = model or (self.ema.module if self.ema is not None else self.run.model)
         run = self.run
         return TrainedModel(
             model, run.classes, run.data_config, {"multi_label": run.splits.train.multi_label}, run.folder
@@ -276,44 +319,41 @@ class Trainer:
 
     def finish(self) -> None:
         """Saves the best weights as the model, draws the pictures, and measures the test set once."""
-        run, at = self.run, self.at
-        best = read_checkpoint(run.folder / "checkpoints" / "best.pt")
-        trained = self.trained()
-        trained.model.load_state_dict(best["ema"] if self.ema is not None else best["model"])
-        result = self.evaluate_on(run.val, cached=True)
-        figures: dict[str, Any] = {"validation": result.as_dict()}
+        run, at, recipe = self.run, self.at, self.recipe
+        kind = "model" if self.ema is None else "ema"
+        best = self.processes.from_main(lambda: read_checkpoint(run.folder / "checkpoints" / "best.pt")[kind])
+        trained = self.trained(make_model(recipe, len(run.classes))[0] if recipe.shard else None)
+        trained.model.load_state_dict(best)
+        parts = {"validation": self.evaluate_on(run.val, trained, cached=True)}
         if run.splits.test is not None:
-            figures["test"] = self.evaluate_on(run.splits.test).as_dict()
-        write_json(run.folder / "evaluation.json", figures)
-        if result.confusion:
-            draw_confusion(run.folder / "confusion.png", result.confusion, run.classes)
-        rows = read_metrics(run.folder / "metrics.csv")
-        draw_curves(run.folder / "curves.png", rows, "mAP" if run.splits.train.multi_label else "accuracy")
+            parts["test"] = self.evaluate_on(run.splits.test, trained)
+        if not self.processes.is_main:
+            return
         about = {
-            "data": self.recipe.data,
+            "data": recipe.data,
             "data_fingerprint": self.fingerprint,
-            "data_license": self.recipe.data_license,
+            "data_license": recipe.data_license,
             "multi_label": run.splits.train.multi_label,
             "split_rule": run.splits.rule,
-            "val_fraction": self.recipe.val_fraction,
-            "seed": self.recipe.seed,
+            "val_fraction": recipe.val_fraction,
+            "seed": recipe.seed,
             "steps": at.best_step,
-            **{f"{name}_top1": part["top1"] for name, part in figures.items()},
+            **{f"{name}_top1": part.top1 for name, part in parts.items()},
         }
+        write_report(run.folder, parts, "mAP" if run.splits.train.multi_label else "accuracy")
         save_model(trained.model, run.folder / "model", classes=run.classes, data_config=run.data_config, about=about)
-        tested = f", test accuracy {100 * figures['test']['top1']:.2f} %" if "test" in figures else ""
+        tested = f", test accuracy {100 * parts['test'].top1:.2f} %" if "test" in parts else ""
         run.say(
-            f"done in {at.seconds / 60:.1f} min: best validation accuracy {100 * result.top1:.2f} % "
+            f"done in {at.seconds / 60:.1f} min: best validation accuracy {100 * parts['validation'].top1:.2f} % "
             f"(step {at.best_step:,}){tested}"
         )
         run.say(f"run folder: {run.folder}")
 
     def state(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on."""
-        return {
-            "model": self.run.model.state_dict(),
+        self.add_up()
+        return self.processes.states(self.run.model, self.optimizer) | {
             "ema": self.ema.module.state_dict() if self.ema is not None else None,
-            "optimizer": self.optimizer.state_dict(),
             "standing": asdict(self.at),
             "steps": self.run.steps,
             "fingerprint": self.fingerprint,
@@ -321,16 +361,20 @@ class Trainer:
 
     def save_state(self, name: str) -> None:
         """Writes checkpoints/NAME.pt."""
-        write_checkpoint(self.run.folder / "checkpoints" / f"{name}.pt", self.state())
+        state = self.state()
+        if self.processes.is_main:
+            write_checkpoint(self.run.folder / "checkpoints" / f"{name}.pt", state)
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Goes back to where a checkpoint stood."""
-        self.run.model.load_state_dict(state["model"])
+        """Goes back to where a checkpoint stood; the model's weights are there already."""
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.processes.load_optimizer(self.run.model, self.optimizer, state["optimizer"])
         self.at = Standing(**state["standing"])
-        cut_metrics(self.run.folder / "metrics.csv", self.at.step)
+        if self.processes.is_main:
+            cut_metrics(self.run.folder / "metrics.csv", self.at.step)
+        else:
+            self.at.loss = self.at.correct = 0.0
         self.run.say(f"resumed at step {self.at.step:,} of {self.run.steps:,}")
 
     def train_mode(self) -> None:
@@ -338,10 +382,6 @@ class Trainer:
         self.run.model.train()
         for part in self.run.frozen:
             part.eval()
-
-    def names(self, target: Tensor) -> list[str]:
-        """Classes of a multi-label target."""
-        return [name for name, on in zip(self.run.classes, target.tolist(), strict=True) if on]
 
     def name_damaged(self, damaged: list[str]) -> None:
         """Says once of each damaged image that it is left out."""
@@ -356,35 +396,5 @@ class Trainer:
         rate = at.step * self.run.batch_size / max(at.seconds, 1e-9)
         share = 100 * self.at.waited / max(at.seconds, 1e-9)
         seen = max(1, at.seen)
-        return f"loss {at.loss / seen:.3f}  acc {100 * at.correct / seen:.1f} %  {rate:.0f} img/s  wait {share:.1f} %"
-
-    def bar(self) -> Progress:
-        """The progress bar."""
-        columns = ("[progress.description]{task.description}", "{task.fields[note]}")
-        bar = Progress(
-            TextColumn(columns[0]),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn(columns[1]),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self.run.console,
-            transient=True,
-        )
-        self.task = bar.add_task("training", total=self.run.steps, completed=self.at.step, note="")
-        return bar
-
-    @contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the run after the present step, with a checkpoint."""
-
-        def note(number: int, frame: Any) -> None:
-            self.signal = number
-
-        old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
+        loss, correct = (self.processes.count * value / seen for value in (at.loss, at.correct))
+        return f"loss {loss:.3f}  acc {100 * correct:.1f} %  {rate:.0f} img/s  wait {share:.1f} %"

@@ -47,6 +47,8 @@ class Recipe:
     """Time budget: the schedule is made to fit it; instead of epochs"""
     batch_size: Optional[int] = None
     """Images per step"""
+    shard: bool = False
+    """Several processes: each weight, gradient and optimiser state in parts (FSDP2) instead of a copy for each (DDP)"""
     accumulate: int = 1
     """Parts in which a step's batch is computed, to save memory"""
     opt: Literal["adamw", "muon"] = "muon"

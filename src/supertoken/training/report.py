@@ -11,6 +11,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from torch import Tensor
 
+from ..evaluation import Evaluation
+from ..run_folder import write_json
 from .recipe import RecipeError
 
 COLUMNS = (
@@ -43,6 +45,20 @@ def cut_metrics(path: Path, step: int) -> None:
     path.unlink(missing_ok=True)
     for row in rows:
         append_metrics(path, row)
+
+
+def write_report(folder: Path, parts: dict[str, Evaluation], measure: str) -> None:
+    """What a finished run leaves to look at: evaluation.json, confusion.png and curves.png.
+
+    Args:
+        folder: The run folder, with metrics.csv in it.
+        parts: Figures of "validation", and of "test" if there is one.
+        measure: What top1 is called.
+    """
+    write_json(folder / "evaluation.json", {name: part.as_dict() for name, part in parts.items()})
+    if parts["validation"].confusion:
+        draw_confusion(folder / "confusion.png", parts["validation"].confusion, parts["validation"].classes)
+    draw_curves(folder / "curves.png", read_metrics(folder / "metrics.csv"), measure)
 
 
 def draw_curves(path: Path, rows: list[dict[str, float]], measure: str = "accuracy") -> None:
@@ -90,8 +106,10 @@ def draw_confusion(path: Path, confusion: Sequence[Sequence[int]], classes: list
     plt.close(figure)
 
 
-def draw_samples(path: Path, images: Tensor, titles: list[str]) -> None:
-    """The first images [N, 3, S, S] of an augmented batch with their labels."""
+def draw_samples(path: Path, images: Tensor, targets: Tensor, classes: list[str]) -> None:
+    """The first images [N, 3, S, S] of an augmented batch with their labels, of targets [N] or [N, K]."""
+    numbers = [target.nonzero().flatten().tolist() if target.ndim else [int(target)] for target in targets]
+    titles = ["+".join(classes[i] for i in several) for several in numbers]
     n = min(len(images), 24)
     rows = -(-n // 8)
     figure, axes = plt.subplots(rows, 8, figsize=(13, 1.95 * rows), layout="constrained", squeeze=False)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from ..data.augmentation import BatchAugmentation, Crop, seed_step
 from ..data.loading import Keep, Preprocess, TrainImages
 from ..data.sources import Source, Splits
-from ..prediction import best_device
 from ..run_folder import load_model
 from .defaults import MINUTES_WITHOUT_GPU, fill_in, seconds_per_image, steps_in
+from .processes import Processes
 from .recipe import Recipe, RecipeError
 
 
@@ -30,7 +30,7 @@ class Run:
         recipe: With nothing left open.
         folder: The run folder.
         console: To speak on.
-        device: Where it computes.
+        processes: That train together.
         splits: The data.
         model: On the device, in training mode.
         frozen: Its parts that are not trained.
@@ -46,7 +46,7 @@ class Run:
     recipe: Recipe
     folder: Path
     console: Console
-    device: torch.device
+    processes: Processes
     splits: Splits
     model: nn.Module
     frozen: list[nn.Module]
@@ -57,6 +57,11 @@ class Run:
     loss_weights: Tensor | None
     sample_weights: np.ndarray | None
     steps: int = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.processes.device
 
     @property
     def val(self) -> Source:
@@ -81,8 +86,9 @@ class Run:
         return len(self.usable) // self.batch_size
 
     def say(self, line: str) -> None:
-        """To the console and to log.txt."""
-        say(self.console, self.folder, line)
+        """To the console and to log.txt, once for all processes."""
+        if self.processes.is_main:
+            say(self.console, self.folder, line)
 
 
 def say(console: Console, folder: Path, line: str) -> None:
@@ -92,7 +98,9 @@ def say(console: Console, folder: Path, line: str) -> None:
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
 
-def prepare(recipe: Recipe, splits: Splits, folder: Path, console: Console, steps: int | None = None) -> Run:
+def prepare(
+    recipe: Recipe, splits: Splits, folder: Path, console: Console, processes: Processes, steps: int | None = None
+) -> Run:
     """Makes the parts of a run.
 
     Args:
@@ -100,18 +108,19 @@ def prepare(recipe: Recipe, splits: Splits, folder: Path, console: Console, step
         splits: Its data.
         folder: The run folder.
         console: To say on what was chosen.
+        processes: That train together.
         steps: Of the whole run, when it is resumed; else they are planned.
 
     Raises:
         RecipeError: Something in the recipe does not fit the data.
     """
-    device = best_device(recipe.device)
+    device = processes.device
     if splits.val is None:
         raise RecipeError("there is no validation data: set val_fraction above 0")
     open_ended = recipe.epochs is None and recipe.minutes is None and device.type == "cpu"
     recipe, said = fill_in(recipe, splits, device)
     lines = [f"data: {recipe.data}: {describe(splits)}", f"validation: {splits.rule}"]
-    if steps is None:
+    if steps is None and processes.is_main:
         for line in lines + [f"chosen: {line}" for line in said]:
             say(console, folder, line)
     seed_step(recipe.seed, 0)
@@ -124,14 +133,12 @@ def prepare(recipe: Recipe, splits: Splits, folder: Path, console: Console, step
         "crop_pct": recipe.crop_pct,
         "crop_mode": recipe.resize,
     }
-    images = make_images(recipe, splits.train, data_config)
-    for error in images.damaged:
-        say(console, folder, f"left out: {error}")
+    images = make_images(recipe, splits.train, data_config, processes.count)
     run = Run(
         recipe=recipe,
         folder=folder,
         console=console,
-        device=device,
+        processes=processes,
         splits=splits,
         model=model,
         frozen=frozen,
@@ -150,6 +157,9 @@ def prepare(recipe: Recipe, splits: Splits, folder: Path, console: Console, step
         loss_weights=class_weights(recipe, splits.train, device),
         sample_weights=balanced_sampling(splits.train) if recipe.weighted_sampling else None,
     )
+    for error in images.damaged:
+        run.say(f"left out: {error}")
+    processes.part(run.batch_size)
     if run.batch_size > len(run.usable):
         raise RecipeError(f"batch_size={run.batch_size}: more than the {len(run.usable)} usable training images")
     run.steps = plan(run, open_ended) if steps is None else steps
@@ -217,14 +227,14 @@ def freeze(model: Any, what: str) -> list[nn.Module]:
     return parts
 
 
-def make_images(recipe: Recipe, source: Source, data_config: dict[str, Any]) -> TrainImages:
-    """Training images, in memory if they fit in a quarter of what is free or the recipe says so."""
+def make_images(recipe: Recipe, source: Source, data_config: dict[str, Any], processes: int) -> TrainImages:
+    """Training images, in memory if they fit for all processes in a quarter of what is free or the recipe says so."""
     assert recipe.img_size is not None and recipe.crop is not None and recipe.hflip is not None
     crop = Crop(recipe.crop, recipe.img_size, recipe.crop_scale, recipe.hflip)
     resized = recipe.crop == "resized"
     prepare = Keep(round(recipe.img_size * 1.5)) if resized else Preprocess(data_config)
     side = recipe.img_size * (1.5 if resized else 1)
-    fits = 3 * side * side * 1.4 * len(source) < psutil.virtual_memory().available / 4
+    fits = 3 * side * side * 1.4 * len(source) * processes < psutil.virtual_memory().available / 4
     memory = recipe.cache == "memory" or (recipe.cache == "auto" and fits)
     return TrainImages(source, prepare, crop, seed=recipe.seed, memory=memory)
 
@@ -260,7 +270,10 @@ def plan(run: Run, open_ended: bool) -> int:
     minutes = recipe.minutes or MINUTES_WITHOUT_GPU
     # a hundredth of the budget: three seconds misjudged an hour by half on a machine that shares its cores
     measuring = min(30.0, max(2.0, 0.6 * minutes))
-    speed = seconds_per_image(run.model, recipe, run.device, len(run.classes), measuring)
+    count = run.processes.count
+    part = replace(recipe, batch_size=run.batch_size // count)
+    alone = seconds_per_image(run.model, part, run.device, len(run.classes), measuring)
+    speed = run.processes.from_main(lambda: (alone[0] / count, alone[1] / count))
     fit = steps_in(minutes, recipe, len(run.usable), len(run.val), speed)
     steps = fit if recipe.minutes is not None else min(steps, fit)
     run.say(
