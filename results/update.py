@@ -27,7 +27,7 @@ def keep(run: Path, name: str) -> None:
     for file in KEPT:
         if (run / file).exists():
             shutil.copy(run / file, folder / file)
-    for field in ("data", "init", "out"):
+    for field in ("data", "init", "teacher", "out"):
         if recipe[field]:
             recipe[field] = Path(recipe[field]).name
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 import yaml
 from rich.console import Console
@@ -185,8 +186,8 @@ class Trainer:
         run, at = self.run, self.at
         lr = learning_rate(at.step, run.steps, self.recipe)
         set_learning_rate(self.optimizer, lr)
-        first = self.processes.part(run.batch_size).start
-        inputs, soft = run.augment(images, targets, self.recipe.seed, at.step + 1, first)
+        place = self.processes.part(run.batch_size).start
+        inputs, soft = run.augment(images, targets, self.recipe.seed, at.step + 1, place)
         if at.step == 0 and self.processes.is_main:
             draw_samples(run.folder / "samples.png", inputs[:24].contiguous(), targets[:24], run.classes)
         inputs, soft = inputs.to(run.device), soft.to(run.device)
@@ -199,6 +200,8 @@ class Trainer:
             with self.processes.gradients(self.model, last=number == len(parts)):
                 logits = self.model(x)
                 loss = self.loss(logits, y) / weight
+                if run.teacher is not None:
+                    loss = torch.lerp(loss, run.teacher.loss(x, logits) / count, self.recipe.teacher_share)
                 value = loss.item()
                 if not math.isfinite(value):
                     self.stop_not_finite(lr, indices)
@@ -311,11 +314,9 @@ class Trainer:
 
     def trained(self, model: nn.Module | None = None) -> TrainedModel:
         """A model as it will be used, by default with the present weights."""
-        model = model or (self.ema.module if self.ema is not None else self.run.model)
-        run = self.run
-        return TrainedModel(
-            model, run.classes, run.data_config, {"multi_label": run.splits.train.multi_label}, run.folder
-        )
+        run, about = self.run, {"multi_label": self.run.splits.train.multi_label}
+        model = model or (self.ema.module if self.ema is not None else run.model)
+        return TrainedModel(model, run.classes, run.data_config, about, run.folder)
 
     def finish(self) -> None:
         """Saves the best weights as the model, draws the pictures, and measures the test set once."""
@@ -394,7 +395,6 @@ class Trainer:
         """What stands behind the progress bar."""
         at = self.at
         rate = at.step * self.run.batch_size / max(at.seconds, 1e-9)
-        share = 100 * self.at.waited / max(at.seconds, 1e-9)
-        seen = max(1, at.seen)
-        loss, correct = (self.processes.count * value / seen for value in (at.loss, at.correct))
+        share = 100 * at.waited / max(at.seconds, 1e-9)
+        loss, correct = (self.processes.count * value / max(1, at.seen) for value in (at.loss, at.correct))
         return f"loss {loss:.3f}  acc {100 * correct:.1f} %  {rate:.0f} img/s  wait {share:.1f} %"

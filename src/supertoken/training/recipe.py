@@ -61,6 +61,12 @@ class Recipe:
     """How the learning rate falls to zero"""
     warmup: float = 0.1
     """Share of the steps in which the learning rate rises"""
+    teacher: Optional[str] = None
+    """Run folder, or timm model with its pretrained weights, whose answers to learn as well (distillation)"""
+    teacher_share: float = 0.5
+    """Share of the teacher's answers in the loss; the labels have the rest"""
+    temperature: float = 1.0
+    """By which the logits of teacher and student are divided before they are compared"""
     clip_grad: Optional[float] = 1.0
     """Largest norm of the gradient; null for no limit"""
     smoothing: float = 0.1
@@ -119,12 +125,23 @@ class Recipe:
             "smoothing": (0, 0.9),
             "drop_path": (0, 0.95),
         }
+        limits |= {"teacher_share": (0, 1)}
         limits |= {"dropout": (0, 0.95), "erasing": (0, 1), "randaugment": (0, 30), "crop_scale": (0.01, 1)}
         limits |= {"crop_pct": (0.1, 1)}
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
                 raise RecipeError(f"{name}={getattr(self, name)}: must be from {low} to {high}")
-        for name in ("epochs", "minutes", "batch_size", "lr", "img_size", "accumulate", "eval_epochs", "patience"):
+        for name in (
+            "epochs",
+            "minutes",
+            "batch_size",
+            "lr",
+            "img_size",
+            "accumulate",
+            "eval_epochs",
+            "patience",
+            "temperature",
+        ):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise RecipeError(f"{name}={value}: must be above 0")

@@ -18,6 +18,7 @@ from ..data.loading import Keep, Preprocess, TrainImages
 from ..data.sources import Source, Splits
 from ..run_folder import load_model
 from .defaults import MINUTES_WITHOUT_GPU, fill_in, seconds_per_image, steps_in
+from .distillation import Teacher
 from .processes import Processes
 from .recipe import Recipe, RecipeError
 
@@ -40,6 +41,7 @@ class Run:
         augment: What happens to a whole batch.
         loss_weights: Of the classes, or None.
         sample_weights: For drawing with replacement, or None.
+        teacher: Whose answers to learn as well, or None.
         steps: Of the whole run.
     """
 
@@ -56,6 +58,7 @@ class Run:
     augment: BatchAugmentation
     loss_weights: Tensor | None
     sample_weights: np.ndarray | None
+    teacher: Teacher | None
     steps: int = 0
 
     @property
@@ -123,6 +126,8 @@ def prepare(
     if steps is None and processes.is_main:
         for line in lines + [f"chosen: {line}" for line in said]:
             say(console, folder, line)
+    if recipe.teacher is not None and splits.train.multi_label:
+        raise RecipeError("teacher: not for images with several labels")
     seed_step(recipe.seed, 0)
     model, recipe = make_model(recipe, len(splits.train.classes))
     frozen = freeze(model, recipe.freeze)
@@ -156,6 +161,7 @@ def prepare(
         ),
         loss_weights=class_weights(recipe, splits.train, device),
         sample_weights=balanced_sampling(splits.train) if recipe.weighted_sampling else None,
+        teacher=None if recipe.teacher is None else Teacher(recipe, splits.train.classes, data_config, device),
     )
     for error in images.damaged:
         run.say(f"left out: {error}")
