@@ -7,6 +7,7 @@ import torch
 from timm.layers import set_fused_attn
 from timm.models import reparameterize_model
 from timm.utils import ModelEmaV3
+from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -258,6 +259,17 @@ def test_half_precision_stays_close(dtype, size):
 
 
 @pytest.mark.parametrize("size", [(16, 16), PADDED], ids=str)
+def test_folding_layer_scales_changes_nothing(size):
+    model, x = tiny(layer_scale=0.5, mixer="attention", global_mixer="conv").double(), images(*size).double()
+    for name, weight in model.named_parameters():
+        nn.init.normal_(weight, std=0.5 if name.endswith("gamma") else 0.1)
+    folded = reparameterize_model(model)
+    assert not [name for name, _ in folded.named_parameters() if "gamma" in name]
+    torch.testing.assert_close(folded(x), model(x))
+    assert [name for name, _ in model.named_parameters() if "gamma" in name]  # the model itself is as it was
+
+
+@pytest.mark.parametrize("size", [(16, 16), PADDED], ids=str)
 def test_compiles_as_one_graph(size):
     model, x = tiny(), images(*size)
     torch._dynamo.reset()
@@ -265,6 +277,18 @@ def test_compiles_as_one_graph(size):
     torch.testing.assert_close(compiled(x), model(x))
     with torch.no_grad():
         torch.testing.assert_close(compiled(x), model(x))
+
+
+def test_a_batch_of_another_size_compiles_nothing_anew():
+    model, counter = tiny(), CompileCounter()
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend=counter)
+    with torch.no_grad():
+        for batch in (3, 2, 7, 15):  # torch's own convolution has another kernel from 16 on
+            x = images(16, 16, batch=batch)
+            torch._dynamo.mark_dynamic(x, 0)
+            torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-6)
+    assert counter.frame_count == 1
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from timm.models import checkpoint
 from torch import Tensor, nn
 
 from .attention import Attention, ClassAttention
+from .folding import fold_scale
 from .mixer import Mixer
 from .windows import add_to_super_tokens
 
@@ -76,6 +77,12 @@ class Block(nn.Module):
             y = self.attn(y, mask, collect)
         x = x + self.drop_path1(self.ls1(y))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+
+    @torch.jit.ignore
+    def reparameterize(self) -> None:
+        """Folds the LayerScales into the projections before them (timm's reparameterize_model calls it)."""
+        self.ls1 = fold_scale(self.ls1, self.attn.proj)
+        self.ls2 = fold_scale(self.ls2, self.mlp.fc2)
 
 
 class LocalLayer(nn.Module):
@@ -181,3 +188,9 @@ class ClassLayer(nn.Module):
     def forward(self, token: Tensor, super_tokens: Tensor, collect: Optional[Dict[str, Tensor]] = None) -> Tensor:
         token = token + self.ls1(self.attn(self.norm1(token), super_tokens, collect))
         return token + self.ls2(self.mlp(self.norm2(token)))
+
+    @torch.jit.ignore
+    def reparameterize(self) -> None:
+        """Folds the LayerScales into the projections before them (timm's reparameterize_model calls it)."""
+        self.ls1 = fold_scale(self.ls1, self.attn.proj)
+        self.ls2 = fold_scale(self.ls2, self.mlp.fc2)

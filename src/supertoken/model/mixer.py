@@ -2,10 +2,12 @@
 
 from typing import Dict, Optional, Tuple
 
+import torch
 from timm.layers import DropPath, LayerScale
 from torch import Tensor, nn
 
 from .attention import Attention
+from .folding import fold_scale
 
 MIXERS = ("conv", "attention", "none")
 
@@ -85,3 +87,8 @@ class Mixer(nn.Module):
 
     def forward(self, x: Tensor, grid: Tuple[int, int], collect: Optional[Dict[str, Tensor]] = None) -> Tensor:
         return self.drop_path(self.ls(self.mix(self.norm(x), grid, collect)))
+
+    @torch.jit.ignore
+    def reparameterize(self) -> None:
+        """Folds the LayerScale into the mixer's last weights (timm's reparameterize_model calls it)."""
+        self.ls = fold_scale(self.ls, self.mix.conv if isinstance(self.mix, DepthwiseConv) else self.mix.attn.proj)
