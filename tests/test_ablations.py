@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1] / "results" / "ablations"
 QUEUE = yaml.safe_load((ROOT / "queue.yaml").read_text())
 
 
-def script(name):
-    spec = importlib.util.spec_from_file_location(f"ablation_{name}", ROOT / f"{name}.py")
+def script(path):
+    spec = importlib.util.spec_from_file_location(f"results_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -25,8 +25,8 @@ def script(name):
 
 @pytest.fixture(scope="module")
 def runner():
-    module = script("run")
-    module.register()
+    module = script(ROOT.parent / "run_queue.py")
+    module.register(ROOT)
     return module
 
 
@@ -114,7 +114,7 @@ def row(args, value, seed):
 
 
 def test_the_page_calls_ties_ties(tmp_path, monkeypatch):
-    page = script("page")
+    page = script(ROOT / "page.py")
     rows = [row({}, 0.60, 0), row({}, 0.62, 1)]
     rows += [row({"mixer": "none"}, 0.605, 0), row({"mixer": "none"}, 0.61, 1)]
     rows += [row({"mixer": "attention"}, 0.55, 0), row({"mixer": "attention"}, 0.56, 1)]
@@ -125,7 +125,7 @@ def test_the_page_calls_ties_ties(tmp_path, monkeypatch):
 
 
 def test_the_page_says_what_has_not_been_run(tmp_path, monkeypatch):
-    page = script("page")
+    page = script(ROOT / "page.py")
     (tmp_path / "figures").mkdir()
     (tmp_path / "queue.yaml").write_text((ROOT / "queue.yaml").read_text())
     monkeypatch.setattr(page, "HERE", tmp_path)
@@ -140,13 +140,15 @@ def test_the_queue_runs_each_arm_once_and_sees_no_test_set(runner, tmp_path, mon
     queue = QUEUE | {"seeds": [0], "groups": {"one": {"question": "?", "arms": {"a": {}, "b": {}}}}}
     queue["recipe"] = QUEUE["recipe"] | {"epochs": 1, "batch_size": 16, "eval_epochs": 1}
     queue["base"] = QUEUE["base"] | {"width": 16, "local_layers": 2, "global_layers": 1}
-    (tmp_path / "queue.yaml").write_text(yaml.safe_dump(queue))
+    folder = tmp_path / "ablations"
+    folder.mkdir()
+    (folder / "queue.yaml").write_text(yaml.safe_dump(queue))
     monkeypatch.setattr(runner, "HERE", tmp_path)
-    monkeypatch.setattr(runner, "ROWS", tmp_path / "runs.csv")
-    monkeypatch.setattr("sys.argv", ["run.py", "--data", str(tmp_path / "data"), "--work", str(tmp_path / "work")])
+    words = ["ablations", "--data", str(tmp_path / "data"), "--work", str(tmp_path / "work")]
+    monkeypatch.setattr("sys.argv", ["run_queue.py", *words])
     for _ in range(2):
         runner.main()
-    (found,) = runner.read_rows(tmp_path / "runs.csv")
+    (found,) = runner.read_rows(folder / "runs.csv")
     assert found["arm"] == "a" and 0 <= float(found["val_top1"]) <= 1 and str(tmp_path) not in json.dumps(found)
     evaluation = json.loads((tmp_path / "work" / "one-a-0" / "evaluation.json").read_text())
     assert "validation" in evaluation and "test" not in evaluation

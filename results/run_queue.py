@@ -1,9 +1,11 @@
-"""Trains the arms of queue.yaml one after the other and keeps a row of each in runs.csv; continues where it stopped.
+"""Trains the arms of a queue one after the other and keeps a row of each; continues where it stopped.
 
-python results/ablations/run.py --data FOLDER [--work runs/ablations] [--seed N] [--minutes N] [--list]
+python results/run_queue.py ablations --data FOLDER [--work runs/queue] [--seed N] [--minutes N] [--list]
 
-FOLDER has a folder `train` with one folder of images for each class. Only that is seen: a tenth of it is kept for
-validation, and a test split beside it is not opened.
+The queue is results/ablations/queue.yaml, models of its own are in variants.py beside it, and the rows go to runs.csv.
+An arm is the base model with some arguments changed, or with `model` that model of timm's; `recipe` changes the recipe.
+FOLDER has a folder `train` with one folder of images for each class, of which a tenth is kept for validation. A folder
+`test` beside it is opened only by queues that say `test: true`.
 
 Small models train fastest with one thread: on two cores, one process for each of two seeds (OMP_NUM_THREADS=1).
 """
@@ -31,16 +33,22 @@ from supertoken.training.recipe import Recipe
 from supertoken.training.report import read_metrics
 
 HERE = Path(__file__).parent
-ROWS = HERE / "runs.csv"
 
 
-def register() -> None:
-    """Makes timm know stt_ablation."""
-    if "ablation_variants" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("ablation_variants", HERE / "variants.py")
+def register(folder: Path) -> None:
+    """Makes timm know the models of a queue's own."""
+    name = f"{folder.name}_variants"
+    if name not in sys.modules and (folder / "variants.py").exists():
+        spec = importlib.util.spec_from_file_location(name, folder / "variants.py")
         assert spec is not None and spec.loader is not None
-        sys.modules["ablation_variants"] = module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
+
+
+def arguments(queue: dict[str, Any], changes: dict[str, Any]) -> str:
+    """What makes an arm itself, as JSON."""
+    base = {} if "model" in changes else queue["base"]
+    return json.dumps(base | changes, sort_keys=True)
 
 
 def jobs(queue: dict[str, Any]) -> list[dict[str, Any]]:
@@ -48,7 +56,7 @@ def jobs(queue: dict[str, Any]) -> list[dict[str, Any]]:
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for group, about in queue["groups"].items():
         for arm, changes in about["arms"].items():
-            args = json.dumps(queue["base"] | changes, sort_keys=True)
+            args = arguments(queue, changes)
             for seed in queue["seeds"]:
                 found.setdefault((args, seed), {"group": group, "arm": arm, "model_args": args, "seed": seed})
     return list(found.values())
@@ -70,21 +78,31 @@ def run(job: dict[str, Any], queue: dict[str, Any], data: Path, work: Path) -> d
     else:
         shutil.rmtree(folder, ignore_errors=True)
         args = json.loads(job["model_args"])
-        train(Recipe(**queue["recipe"], model_args=args, data=str(data), out=str(folder), seed=job["seed"]))
-    last = read_metrics(folder / "metrics.csv")[-1]
-    spec = Contestant("stt_ablation", args=tuple(sorted(json.loads(job["model_args"]).items())))
-    cost = cost_of(spec, queue["recipe"]["img_size"], 1)
-    figures = {
+        recipe = queue["recipe"] | args.pop("recipe", {})
+        recipe["model"] = args.pop("model", recipe["model"])
+        train(Recipe(**recipe, model_args=args, data=str(data), out=str(folder), seed=job["seed"]))
+    return job | figures(folder)
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    """Of a finished run."""
+    recipe = Recipe(**yaml.safe_load((folder / "recipe.yaml").read_text()))
+    assert recipe.model is not None and recipe.img_size is not None
+    last, found = read_metrics(folder / "metrics.csv")[-1], json.loads((folder / "evaluation.json").read_text())
+    args = recipe.model_args | {"num_classes": len(found["validation"]["classes"])}
+    cost = cost_of(Contestant(recipe.model, args=tuple(sorted(args.items()))), recipe.img_size, 1)
+    return {
         "parameters": cost.parameters,
         "mmacs": round(cost.macs / 1e6, 2),
-        "epochs": queue["recipe"].get("epochs"),
+        "epochs": recipe.epochs,
         "val_top1": last["val_top1"],
         "val_loss": last["val_loss"],
         "images_per_second": last["images_per_second"],
         "minutes": last["minutes"],
+        **({"test_top1": found["test"]["top1"]} if "test" in found else {}),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+        "environment": json.dumps(environment()),
     }
-    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
-    return job | figures | {"date": now, "environment": json.dumps(environment())}
 
 
 def keep(path: Path, row: dict[str, Any]) -> None:
@@ -100,14 +118,19 @@ def keep(path: Path, row: dict[str, Any]) -> None:
 def main() -> None:
     """Works through the queue."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("queue", help="folder below results with a queue.yaml")
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--work", type=Path, default=Path("runs/ablations"))
+    parser.add_argument("--work", type=Path, default=Path("runs/queue"))
     parser.add_argument("--seed", type=int, help="only this one of the queue's seeds")
     parser.add_argument("--minutes", type=float, help="begin no run that would end later")
     parser.add_argument("--list", action="store_true", help="say what is done and what is not")
     args = parser.parse_args()
-    queue = yaml.safe_load((HERE / "queue.yaml").read_text())
-    done = {(row["model_args"], int(row["seed"])): row for row in read_rows(ROWS)}
+    folder = HERE / args.queue
+    rows = folder / "runs.csv"
+    if not (folder / "queue.yaml").exists():
+        parser.error(f"{args.queue}: there is no {folder / 'queue.yaml'}")
+    queue = yaml.safe_load((folder / "queue.yaml").read_text())
+    done = {(row["model_args"], int(row["seed"])): row for row in read_rows(rows)}
     todo = [job for job in jobs(queue) if (job["model_args"], job["seed"]) not in done]
     todo = [job for job in todo if args.seed in (None, job["seed"])]
     if args.list or args.data is None:
@@ -118,20 +141,21 @@ def main() -> None:
     if not (args.data / "train").is_dir():
         sys.exit(f"{args.data}: there is no folder train in it")
     keep_freed_memory()
-    register()
+    register(folder)
     view = args.work / "data"
     view.mkdir(parents=True, exist_ok=True)
-    if not (view / "train").exists():
-        (view / "train").symlink_to((args.data / "train").resolve())
+    for part in ("train", "test") if queue.get("test") else ("train",):
+        if not (view / part).exists():
+            (view / part).symlink_to((args.data / part).resolve())
     started = time.monotonic()
     for number, job in enumerate(todo):
-        spent = [float(row["minutes"]) for row in read_rows(ROWS)]
+        spent = [float(row["minutes"]) for row in read_rows(rows)]
         longest = 1.2 * max(spent[-6:], default=0) + 0.5
         if args.minutes is not None and (time.monotonic() - started) / 60 + longest > args.minutes:
             break
         print(f"[{number + 1}/{len(todo)}] {job['group']}: {job['arm']}, seed {job['seed']}", flush=True)
         try:
-            keep(ROWS, run(job, queue, view, args.work))
+            keep(rows, run(job, queue, view, args.work))
         except TrainingStopped as stopped:
             sys.exit(f"stopped: {stopped}; the same command goes on")
 
