@@ -114,7 +114,7 @@ def row(args, value, seed):
 
 
 def test_the_page_calls_ties_ties(tmp_path, monkeypatch):
-    page = script(ROOT / "page.py")
+    page = script(ROOT.parent / "queue_page.py")
     rows = [row({}, 0.60, 0), row({}, 0.62, 1)]
     rows += [row({"mixer": "none"}, 0.605, 0), row({"mixer": "none"}, 0.61, 1)]
     rows += [row({"mixer": "attention"}, 0.55, 0), row({"mixer": "attention"}, 0.56, 1)]
@@ -125,12 +125,11 @@ def test_the_page_calls_ties_ties(tmp_path, monkeypatch):
 
 
 def test_the_page_says_what_has_not_been_run(tmp_path, monkeypatch):
-    page = script(ROOT / "page.py")
+    page = script(ROOT.parent / "queue_page.py")
     (tmp_path / "figures").mkdir()
     (tmp_path / "queue.yaml").write_text((ROOT / "queue.yaml").read_text())
-    monkeypatch.setattr(page, "HERE", tmp_path)
     monkeypatch.setattr(page, "DOCS", tmp_path)
-    page.write_page()
+    page.write_page(tmp_path)
     assert (tmp_path / "ablations.md").read_text().count("not run yet") == len(arms())
 
 
@@ -152,3 +151,29 @@ def test_the_queue_runs_each_arm_once_and_sees_no_test_set(runner, tmp_path, mon
     assert found["arm"] == "a" and 0 <= float(found["val_top1"]) <= 1 and str(tmp_path) not in json.dumps(found)
     evaluation = json.loads((tmp_path / "work" / "one-a-0" / "evaluation.json").read_text())
     assert "validation" in evaluation and "test" not in evaluation
+
+
+@pytest.fixture(scope="module")
+def peers(runner):
+    folder = ROOT.parent / "peers"
+    runner.register(folder)
+    queue = yaml.safe_load((folder / "queue.yaml").read_text())
+
+    def size(changes):
+        args = json.loads(runner.arguments(queue, changes))
+        args.pop("recipe", None)
+        model = timm.create_model(args.pop("model", queue["recipe"]["model"]), num_classes=10, **args)
+        assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+        return sum(p.numel() for p in model.parameters())
+
+    return {
+        group: {arm: size(changes) for arm, changes in about["arms"].items()}
+        for group, about in queue["groups"].items()
+    }
+
+
+def test_peers_have_the_parameters_that_their_group_is_named_after(peers):
+    half = peers["half the parameters, twice the speed"]
+    assert half["STT"] <= half["Swin"] / 2
+    equal = peers["equal parameters"].values()
+    assert max(equal) < 1.2 * min(equal)

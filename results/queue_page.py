@@ -1,11 +1,10 @@
-"""Writes docs/ablations.md and its plot from runs.csv and queue.yaml.
+"""Writes the page of a queue, and its plot, from its queue.yaml and runs.csv.
 
-python results/ablations/page.py
+python results/queue_page.py ablations
 """
 
-import csv
-import json
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +14,36 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import yaml
 
+sys.path.insert(0, str(Path(__file__).parent))
+from run_queue import arguments, read_rows  # noqa: E402
+
 HERE = Path(__file__).parent
-DOCS = HERE.parent.parent / "docs"
-INTRO = """
-Which geometry and which parts? Each arm is the base model with one change, trained by the same short recipe on CIFAR-10
-(JPEG copies of its training images, 45,000 to train on, 5,000 to choose by; the test images are not opened). Accuracies
-are validation means over seeds with the lowest and the highest; a difference smaller than the larger of the two spreads
-is a tie, and the cheaper wins a tie. MMACs are per image. Speed is images/s of the training itself on two cores, which
-wavers with the machine: the MACs are exact, the speed is a hint. What such short trainings of small models say about
-long ones of large models is a guess.
-"""
+DOCS = HERE.parent / "docs"
 
 
 def summary(rows: list[dict[str, str]]) -> dict[str, Any]:
     """Figures of one arm over its seeds."""
     values = [100 * float(row["val_top1"]) for row in rows]
+    tests = [100 * float(row["test_top1"]) for row in rows if row.get("test_top1")]
+    mmacs, minutes = float(rows[0]["mmacs"]), [float(row["minutes"]) for row in rows]
+    images = statistics.mean(float(row["images_per_second"]) * 60 * float(row["minutes"]) for row in rows)
     return {
         "mean": statistics.mean(values),
         "low": min(values),
         "high": max(values),
         "seeds": len(values),
         "parameters": int(rows[0]["parameters"]),
-        "mmacs": float(rows[0]["mmacs"]),
+        "mmacs": mmacs,
+        "petaflops": 6 * mmacs * 1e6 * images / 1e15,  # forward and twice as much backward, two for each MAC
+        "test": spread(tests) if tests else "",
         "rate": statistics.median(float(row["images_per_second"]) for row in rows),
-        "minutes": statistics.mean(float(row["minutes"]) for row in rows),
+        "minutes": statistics.mean(minutes),
     }
+
+
+def spread(values: list[float]) -> str:
+    """Mean, lowest and highest."""
+    return f"{statistics.mean(values):.2f} % ({min(values):.2f} to {max(values):.2f})"
 
 
 def verdicts(arms: dict[str, dict[str, Any]]) -> dict[str, str]:
@@ -48,10 +52,10 @@ def verdicts(arms: dict[str, dict[str, Any]]) -> dict[str, str]:
         return {}
     top = max(arms, key=lambda name: arms[name]["mean"])
 
-    def spread(name: str) -> float:
+    def width(name: str) -> float:
         return arms[name]["high"] - arms[name]["low"]
 
-    equal = [n for n in arms if arms[top]["mean"] - arms[n]["mean"] < max(spread(n), spread(top)) or n == top]
+    equal = [n for n in arms if arms[top]["mean"] - arms[n]["mean"] < max(width(n), width(top)) or n == top]
     cheapest = min(equal, key=lambda name: arms[name]["mmacs"])
     words = {name: "tie" if name in equal else "worse" for name in arms}
     words[top] = "best"
@@ -66,7 +70,7 @@ def results(queue: dict[str, Any], rows: list[dict[str, str]]) -> dict[str, dict
         by_args.setdefault(row["model_args"], []).append(row)
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for group, about in queue["groups"].items():
-        args = {arm: json.dumps(queue["base"] | changes, sort_keys=True) for arm, changes in about["arms"].items()}
+        args = {arm: arguments(queue, changes) for arm, changes in about["arms"].items()}
         found[group] = {arm: summary(by_args[key]) for arm, key in args.items() if key in by_args}
     return found
 
@@ -74,16 +78,19 @@ def results(queue: dict[str, Any], rows: list[dict[str, str]]) -> dict[str, dict
 def section(group: str, about: dict[str, Any], arms: dict[str, dict[str, Any]]) -> list[str]:
     """One group as Markdown."""
     lines = [f"## {group[0].upper()}{group[1:]}", "", " ".join(about["question"].split()), ""]
-    lines += ["| arm | parameters | MMACs | accuracy | seeds | images/s | verdict |", "|---|---|---|---|---|---|---|"]
+    tested = any(r["test"] for r in arms.values())
+    head = ["arm", "parameters", "MMACs", "validation", *(["test"] if tested else []), "seeds", "images/s", "PFLOP"]
+    lines += ["| " + " | ".join([*head, "verdict"]) + " |", "|---" * (len(head) + 1) + "|"]
     said = verdicts(arms)
     for arm in about["arms"]:
         if arm not in arms:
-            lines.append(f"| {arm} | | | not run yet | | | |")
+            lines.append(f"| {arm} |" + " |" * 2 + " not run yet |" + " |" * (len(head) - 3))
             continue
         r = arms[arm]
-        accuracy = f"{r['mean']:.2f} % ({r['low']:.2f} to {r['high']:.2f})"
-        size = f"{r['parameters'] / 1e3:,.0f}k | {r['mmacs']:.1f}"
-        lines.append(f"| {arm} | {size} | {accuracy} | {r['seeds']} | {r['rate']:.0f} | {said[arm]} |")
+        cells = [arm, f"{r['parameters'] / 1e3:,.0f}k", f"{r['mmacs']:.1f}"]
+        cells += [f"{r['mean']:.2f} % ({r['low']:.2f} to {r['high']:.2f})", *([r["test"]] if tested else [])]
+        cells += [str(r["seeds"]), f"{r['rate']:.0f}", f"{r['petaflops']:.3f}", said[arm]]
+        lines.append("| " + " | ".join(cells) + " |")
     return lines + [""]
 
 
@@ -102,31 +109,28 @@ def draw(path: Path, arms: dict[str, dict[str, Any]]) -> None:
     plt.close(figure)
 
 
-def write_page() -> None:
-    """docs/ablations.md and docs/figures/ablations.png."""
-    queue = yaml.safe_load((HERE / "queue.yaml").read_text())
-    rows: list[dict[str, str]] = []
-    if (HERE / "runs.csv").exists():
-        with open(HERE / "runs.csv", newline="") as file:
-            rows = list(csv.DictReader(file))
-    found = results(queue, rows)
+def write_page(folder: Path) -> None:
+    """docs/NAME.md and docs/figures/NAME.png, as the queue calls its page."""
+    queue = yaml.safe_load((folder / "queue.yaml").read_text())
+    name = queue["page"]
+    found = results(queue, read_rows(folder / "runs.csv"))
     base = ", ".join(f"{key} {value}" for key, value in queue["base"].items())
     recipe = ", ".join(f"{key} {value}" for key, value in queue["recipe"].items() if key != "model")
     lines = [
-        "# Ablations",
+        f"# {queue['title']}",
         "",
-        "Written by `results/ablations/page.py` from `results/ablations/runs.csv`.",
+        f"Written by `results/queue_page.py {folder.name}` from `results/{folder.name}`.",
         "",
-        INTRO.strip(),
     ]
-    lines += ["", f"Base: {base}.", "", f"Recipe: {recipe}.", ""]
+    lines += [queue["intro"].strip(), "", f"Base: {base}.", "", f"Recipe: {recipe}.", ""]
     for group, about in queue["groups"].items():
         lines += section(group, about, found[group])
-        if group == "geometry" and found[group]:
-            draw(DOCS / "figures" / "ablations.png", found[group])
-            lines += ["![accuracy against training time](figures/ablations.png)", ""]
-    (DOCS / "ablations.md").write_text("\n".join(lines))
+        if group == queue["plot"] and found[group]:
+            draw(DOCS / "figures" / f"{name}.png", found[group])
+            lines += [f"![accuracy against training time](figures/{name}.png)", ""]
+    (DOCS / f"{name}.md").write_text("\n".join(lines))
 
 
 if __name__ == "__main__":
-    write_page()
+    for queue_folder in sys.argv[1:] or ["ablations", "peers"]:
+        write_page(HERE / queue_folder)
