@@ -244,7 +244,9 @@ def run_models(argv: Sequence[str]) -> None:
     from .model.summary import summaries
 
     Parser(prog="supertoken models", description="List the variants.").parse_args(list(argv))
-    table = Table("model", "parameters", "GMACs", "image", "stride", "window", "width", "local/global/class")
+    table = Table(
+        Column("model", no_wrap=True), "params", "GMACs", "image", "stride", "window", "width", "layers L/G/K"
+    )
     for row in summaries():
         depth = f"{row['local_layers']}/{row['global_layers']}/{row['class_layers']}"
         table.add_row(
