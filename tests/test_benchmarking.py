@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 import math
 import os
@@ -8,13 +9,14 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
+from rich.console import Console
 from torch import nn
 
 from supertoken.benchmarking.cost import MatrixProducts, cost_of, make_model
 from supertoken.benchmarking.engines import Job, make_call, random_images
 from supertoken.benchmarking.measure import in_child, peak_memory, product_call, take_turns
 from supertoken.benchmarking.plan import BenchmarkError, Contestant, Plan, contestants
-from supertoken.benchmarking.report import crossings, exponent, quartiles
+from supertoken.benchmarking.report import crossings, exponent, make_table, quartiles
 from supertoken.benchmarking.table import Row
 from supertoken.cli import main
 
@@ -186,6 +188,17 @@ def test_the_command_leaves_a_table_rows_and_a_plot(tmp_path, capsys):
     assert [row["img_size"] for row in rows] == ["16", "16", "32", "32"]
     assert all(len(json.loads(row["seconds"])) == 2 and row["torch"] == torch.__version__ for row in rows)
     assert (out / "throughput.png").stat().st_size > 1000 and (out / "sizes.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("width", "hidden"), [(80, {"share", "quartiles"}), (160, set())])
+def test_no_figure_is_cut_whatever_the_width_of_the_screen(width, hidden):
+    row = Row(Contestant("swin_base_patch4_window7_224", fused=False), job(), cost_of(Contestant("stt_nano"), 32, 2))
+    row.seconds, row.product_seconds, row.ratios, row.memory = [1.0, 1.0], [0.9, 0.9], [1.0, 1.0], 123456e6
+    screen = Console(width=width, file=io.StringIO())
+    screen.print(make_table([row], width))
+    text = screen.file.getvalue()
+    assert "…" not in text and "123,456 MB" in text and "1.00x" in text
+    assert all((name in text) == (name not in hidden) for name in ("share", "quartiles", "ratio", "ms"))
 
 
 def test_one_model_that_fails_leaves_the_rows_of_the_others_and_is_named(tmp_path, capsys):

@@ -226,7 +226,7 @@ def run_benchmark(argv: Sequence[str]) -> None:
     rows: list[Row] = []
     for part in benchmark(rivals, plan, console):
         rows += part
-        console.print(make_table(part))
+        console.print(make_table(part, console.width))
         for row in part:
             if row.error:
                 print(f"supertoken: {row.contestant.name()} ({row.contestant.engine}): {row.error}", file=sys.stderr)

@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import math
 import statistics
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from rich.table import Table
+from rich.table import Column, Table
 
 from ..run_folder import environment
 from .table import Row
@@ -65,30 +66,26 @@ def record(row: Row) -> dict[str, Any]:
     return about | figures | tail
 
 
-def make_table(rows: list[Row]) -> Table:
-    """For the screen; ratios are to the first row."""
+def make_table(rows: list[Row], width: int) -> Table:
+    """For the screen; ratios are to the first row.
+
+    Args:
+        rows: Of one job.
+        width: Of the screen in characters; a narrow one gets the most important columns.
+    """
     job = rows[0].job
     what = {"train": "training step", "latency": "latency"}.get(job.mode, "inference")
     title = f"{what}, batch {job.batch}, {job.img_size} px, {job.device}, {job.threads} threads"
-    table = Table("model", "engine", title=title)
-    columns = ("params", "GMACs", "images/s", "quartiles", "ratio", "quartiles", "ms", "memory", "GFLOP/s", "share")
-    for column in columns:
-        table.add_column(column, justify="right")
+    wide = width >= 140
+    table = Table(Column("model", overflow="fold"), title=title)
+    shown = [column for column in COLUMNS if wide or column[2]]
+    if not wide and all(row.contestant.engine == "eager" for row in rows):
+        shown = shown[1:]
+    for name, _, _ in shown:
+        table.add_column(name, justify="left" if name == "engine" else "right", no_wrap=True)
     for row in rows:
         r = record(row)
-        cells = [
-            number(r["parameters"] and r["parameters"] / 1e6, ".1f", "M"),
-            number(r["gmacs"], ".2f"),
-            number(r["images_per_second"], ".2f"),
-            interval(r["images_per_second_q1"], r["images_per_second_q3"]),
-            number(r["ratio"], ".2f", "x"),
-            interval(r["ratio_q1"], r["ratio_q3"]),
-            number(r["ms"], ".0f" if (r["ms"] or 0) >= 100 else ".1f"),
-            number(r["peak_memory_mb"], ",.0f", " MB"),
-            number(r["gflops"], ".0f"),
-            number(r["share_of_products"] and 100 * r["share_of_products"], ".0f", " %"),
-        ]
-        table.add_row(r["model"], r["engine"], *cells)
+        table.add_row(r["model"], *(cell(r) for _, cell, _ in shown))
     return table
 
 
@@ -100,6 +97,21 @@ def number(value: float | None, form: str, unit: str = "") -> str:
 def interval(low: float | None, high: float | None) -> str:
     """Two quartiles."""
     return "-" if low is None or high is None else f"{low:.2f}-{high:.2f}"
+
+
+COLUMNS: list[tuple[str, Callable[[dict[str, Any]], str], bool]] = [  # name, cell of a record, also if narrow
+    ("engine", lambda r: r["engine"], True),
+    ("params", lambda r: number(r["parameters"] and r["parameters"] / 1e6, ".1f", "M"), True),
+    ("GMACs", lambda r: number(r["gmacs"], ".2f"), False),
+    ("images/s", lambda r: number(r["images_per_second"], ".2f"), True),
+    ("quartiles", lambda r: interval(r["images_per_second_q1"], r["images_per_second_q3"]), False),
+    ("ratio", lambda r: number(r["ratio"], ".2f", "x"), True),
+    ("quartiles", lambda r: interval(r["ratio_q1"], r["ratio_q3"]), False),
+    ("ms", lambda r: number(r["ms"], ".0f" if (r["ms"] or 0) >= 100 else ".1f"), True),
+    ("memory", lambda r: number(r["peak_memory_mb"], ",.0f", " MB"), True),
+    ("GFLOP/s", lambda r: number(r["gflops"], ".0f"), False),
+    ("share", lambda r: number(r["share_of_products"] and 100 * r["share_of_products"], ".0f", " %"), False),
+]
 
 
 def write_rows(path: Path, rows: list[Row]) -> None:
