@@ -73,10 +73,13 @@ class TimmContract(nn.Module):
         x, mask, grid = self.windows(x)
         for i, layer in enumerate(self.local_layers):
             if i <= last:
-                leave_patches = i == L - 1 and i not in take_indices and not self.ends_in_patches
+                # above the last one goes what forward_features computes, to the last bit; the map is made besides
+                leave_patches = i == L - 1 and not self.ends_in_patches
+                y = layer.block(x, mask) if leave_patches and i in take_indices else None  # type: ignore[operator]
                 x = layer(x, grid, mask, None, leave_patches)
+                y = x if y is None else y
                 if i in take_indices:
-                    intermediates.append(self.windows.patch_grid(self.norm(x) if norm else x, grid, size))
+                    intermediates.append(self.windows.patch_grid(self.norm(y) if norm else y, grid, size))
         final = x[:, :, 0]
         for i, layer in enumerate(self.global_layers):
             if L + i <= last:
