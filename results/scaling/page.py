@@ -63,7 +63,7 @@ def main() -> None:
         fixed, moving = 12 * parameters / 1e9, BATCH * kept / 2 / 1e9
         memory.append([name, f"{fixed:.1f}", f"{moving:.1f}", f"{fixed + moving:.1f}", f"{fixed / GPUS + moving:.1f}"])
         step = GPUS * BATCH / rate
-        ddp, fsdp = (share * parameters / 1e9 for share in (2 * 4 * (GPUS - 1) / GPUS, 2 * 2 + 4))
+        ddp, fsdp = (share * parameters / 1e9 for share in (2 * 4 * (GPUS - 1) / GPUS, 3 * 4))
         talk.append([name, f"{1000 * step:.0f} ms", f"{ddp:.1f} GB", f"{fsdp:.1f} GB", f"{ddp / step:.1f} GB/s"])
     page = (HERE / "template.md").read_text().format(
         gpus=GPUS, peak=PEAK / 1e12, share=100 * SHARE, images=IMAGES, image_kb=IMAGE_BYTES / 1e3, epochs=EPOCHS,

@@ -10,28 +10,52 @@ from dataclasses import asdict
 
 import psutil
 import pytest
+import timm
 import torch
 import yaml
 from rich.console import Console
 
-from supertoken.run_folder import load_model
+from supertoken.data.sources import Part, open_splits
+from supertoken.evaluation import evaluate
+from supertoken.prediction import Predictor
+from supertoken.run_folder import TrainedModel, load_model
 from supertoken.training.loop import resume, train
 from supertoken.training.recipe import Recipe
 from supertoken.training.report import read_metrics
 
 from .conftest import make_folder
 
-# no BatchNorm and no stochastic depth: those see their process's images only
+# a frozen stem: BatchNorm in training, like stochastic depth, would see the images of its own process only
 OPTIONS = {
-    "model": "test_vit", "model_args": {"img_size": 32}, "img_size": 32, "batch_size": 32, "epochs": 3, "lr": 1e-3,
-    "mixup": 0.2, "cutmix": 0.5, "erasing": 0.25, "randaugment": 5, "hflip": 0.5, "device": "cpu", "clip_grad": 1.0,
-    "class_weights": {"cat": 3.0},
+    "model": "stt_nano", "model_args": {"width": 32, "heads": 2, "global_layers": 2}, "freeze": "stem", "img_size": 32,
+    "batch_size": 32, "epochs": 3, "lr": 1e-3, "hflip": 0.5, "device": "cpu", "clip_grad": 1.0,
+    "class_weights": {"cat": 3.0}, "mixup": 0.2, "cutmix": 0.5, "erasing": 0.25, "randaugment": 5,
 }  # fmt: skip
+HARD = {"mixup": 0.0, "cutmix": 0.0}  # labels as class numbers, for which class weights count
+GRADIENTS = """
+import sys, torch
+from supertoken.cli import main
+from supertoken.training import loop
+begin = loop.Trainer.__init__
+def init(self, *args):
+    begin(self, *args)
+    step, kept = self.optimizer.step, []
+    def save(*args, **options):
+        grads = {n: p.grad for n, p in self.run.model.named_parameters() if p.grad is not None}
+        grads = {n: g.full_tensor() if hasattr(g, "full_tensor") else g for n, g in grads.items()}
+        if self.processes.is_main and not kept:
+            torch.save(grads, sys.argv[1])
+        kept.append(True)
+        return step(*args, **options)
+    self.optimizer.step = save
+loop.Trainer.__init__ = init
+main(sys.argv[2:])
+"""
 
 
-def launched(*words, processes=2):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [*launcher, "-m", "supertoken.cli", *map(str, words)]
+def launched(*words, program=("-m", "supertoken.cli")):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, *map(str, program), *map(str, words)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
@@ -60,10 +84,14 @@ def data(tmp_path_factory):
     return make_folder(tmp_path_factory.mktemp("data") / "animals", per_class=37)
 
 
+def single(folder, data, **changes):
+    """Trains on this process."""
+    return train(Recipe(**(OPTIONS | {"data": str(data), "out": str(folder)} | changes)), Console(quiet=True))
+
+
 @pytest.fixture(scope="module")
 def alone(data, tmp_path_factory):
-    out = tmp_path_factory.mktemp("alone") / "run"
-    return train(Recipe(**(OPTIONS | {"data": str(data), "out": str(out)})), Console(quiet=True))
+    return single(tmp_path_factory.mktemp("alone") / "run", data)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +101,52 @@ def alone(data, tmp_path_factory):
 )
 def test_two_processes_train_what_one_trains(changes, alone, data, tmp_path):
     assert_same_run(alone, together(tmp_path / "run", data, **changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, pytest.param({"shard": True, "accumulate": 2}, marks=pytest.mark.slow)],
+    ids=str,
+)
+def test_gradients_of_two_processes_are_those_of_one(changes, data, tmp_path, monkeypatch):
+    """Losses and most optimisers do not show a wrong factor."""
+    program = tmp_path / "gradients.py"
+    program.write_text(GRADIENTS)
+    options = OPTIONS | HARD | {"epochs": 0.5, "clip_grad": None}
+    grads = []
+    for name, extra in (("one", {}), ("two", changes)):
+        recipe, kept = tmp_path / f"{name}.yaml", tmp_path / f"{name}.pt"
+        recipe.write_text(yaml.safe_dump(options | extra))
+        words = [kept, "train", "--recipe", recipe, "--data", data, "--out", tmp_path / name]
+        if name == "one":
+            subprocess.run([sys.executable, program, *map(str, words)], check=True, capture_output=True, timeout=200)
+        else:
+            process = launched(*words, program=(program,))
+            output, _ = process.communicate(timeout=200)
+            assert process.returncode == 0, output[-3000:]
+        grads.append(torch.load(kept, weights_only=True))
+    assert grads[0].keys() == grads[1].keys() and len(grads[0]) > 20
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grad, grads[1][name], rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_each_validation_image_counts_once(tmp_path):
+    source = open_splits(str(make_folder(tmp_path / "data", per_class=7))).train
+    parts = [Part(source, rank, 5) for rank in range(5)]
+    assert {len(part) for part in parts} == {3} and 5 * 3 > len(source)
+    assert sorted({int(i) for part in parts for i in part.indices}) == list(range(len(source)))
+    torch.manual_seed(0)
+    model = timm.create_model("stt_nano", num_classes=2, width=32, heads=2)
+    config = {"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.25,) * 3, "interpolation": "bicubic"}
+    config |= {"crop_pct": 1.0, "crop_mode": "center"}
+    predictor = Predictor(TrainedModel(model, source.classes, config, {}, tmp_path))
+    answers = []
+    for part in parts[:-1]:
+        evaluate(predictor, source, part=part, gather=lambda mine: answers.append(mine) or [mine], progress=False)
+    shared = evaluate(predictor, source, part=parts[-1], gather=lambda mine: [mine, *answers], progress=False)
+    whole = evaluate(predictor, source, progress=False)
+    assert shared.images == whole.images == len(source) and shared.confusion == whole.confusion
+    assert shared.loss == pytest.approx(whole.loss, rel=1e-5)
 
 
 def checkpointed(folder, process):

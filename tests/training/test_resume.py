@@ -64,19 +64,25 @@ def test_killed_and_resumed_with_other_workers_equals_never_interrupted(tmp_path
     assert [row.split(",")[:7] for row in columns[0]] == [row.split(",")[:7] for row in columns[1]]
 
 
-def test_sigterm_saves_and_leaves_cleanly(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_saves_and_leaves_cleanly(number, tmp_path):
+    """As a terminal sends Ctrl-C: to the workers that decode, too."""
     data = make_folder(tmp_path / "data", per_class=20)
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(TINY | {"data": str(data), "epochs": 400}))
+    recipe.write_text(yaml.safe_dump(TINY | {"data": str(data), "epochs": 400, "cache": "disk", "workers": 1}))
     out = tmp_path / "run"
     process = subprocess.Popen(
-        command("train", "--recipe", recipe, "--out", out), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        command("train", "--recipe", recipe, "--out", out),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
     )
     while not (out / "metrics.csv").exists():
         assert process.poll() is None
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "SIGTERM at step" in errors and "--resume" in errors and "Traceback" not in errors
+    assert f"{number.name} at step" in errors and "--resume" in errors and "Traceback" not in errors
     assert (out / "checkpoints" / "last.pt").exists()

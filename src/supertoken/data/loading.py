@@ -84,12 +84,6 @@ class TrainImages(Dataset):
             return torch.stack(whole)
         return images
 
-    def usable(self) -> np.ndarray:
-        """Indices of the images that are not known to be damaged."""
-        if isinstance(self.images, list):
-            return np.array([i for i, image in enumerate(self.images) if image is not None], dtype=np.int64)
-        return np.arange(len(self.source))
-
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         rngs = [sample_generator(self.seed, epoch, i) for epoch, i in keys]
         indices = [i for _, i in keys]
@@ -113,19 +107,17 @@ class TrainImages(Dataset):
         return len(self.source)
 
 
-def epoch_order(usable: np.ndarray, weights: "np.ndarray | None", seed: int, epoch: int) -> np.ndarray:
+def epoch_order(count: int, weights: "np.ndarray | None", seed: int, epoch: int) -> np.ndarray:
     """The samples of an epoch in their order, or drawn with replacement by weight."""
     rng = np.random.default_rng([seed, epoch])
-    if weights is None:
-        return rng.permutation(usable)
-    return rng.choice(usable, len(usable), p=weights[usable] / weights[usable].sum())
+    return rng.permutation(count) if weights is None else rng.choice(count, count, p=weights / weights.sum())
 
 
 class StepBatches:
     """The endless batches of a run from a step on: lists of (epoch, index), without an incomplete last one of an epoch.
 
     Args:
-        usable: Indices of the samples to use.
+        count: Samples there are.
         batch_size: Samples per step.
         seed: Of the order.
         first: Step to begin with.
@@ -135,7 +127,7 @@ class StepBatches:
 
     def __init__(
         self,
-        usable: np.ndarray,
+        count: int,
         batch_size: int,
         *,
         seed: int,
@@ -143,16 +135,16 @@ class StepBatches:
         weights: "np.ndarray | None" = None,
         part: slice = slice(None),
     ) -> None:
-        self.usable, self.batch_size, self.seed, self.weights = usable, batch_size, seed, weights
+        self.count, self.batch_size, self.seed, self.weights = count, batch_size, seed, weights
         self.first, self.part = first, part
-        self.per_epoch = max(1, len(usable) // batch_size)
+        self.per_epoch = max(1, count // batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        epoch, order = -1, self.usable
+        epoch, order = -1, np.empty(0)
         for step in itertools.count(self.first):
             if step // self.per_epoch != epoch:
                 epoch = step // self.per_epoch
-                order = epoch_order(self.usable, self.weights, self.seed, epoch)
+                order = epoch_order(self.count, self.weights, self.seed, epoch)
             start = step % self.per_epoch * self.batch_size
             yield [(epoch, int(i)) for i in order[start : start + self.batch_size][self.part]]
 
@@ -161,7 +153,12 @@ def train_loader(images: TrainImages, batches: StepBatches, workers: int) -> Dat
     """Batches of `images` in the order of `batches`; no workers are needed for what is in memory."""
     workers = workers if images.images is None else 0
     return DataLoader(
-        images, batch_sampler=batches, num_workers=workers, collate_fn=_as_it_is, persistent_workers=workers > 0
+        images,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        persistent_workers=workers > 0,
+        worker_init_fn=_leave_group,
     )
 
 
@@ -190,12 +187,22 @@ def _as_it_is(batch):
     return batch
 
 
+def _leave_group(worker: int) -> None:
+    """Ctrl-C and launchers signal the whole process group: workers must live until the main process has saved."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
+
+
 def eval_batches(
     source: Source, preprocess: Preprocess, batch_size: int, workers: int
 ) -> Iterator[tuple[Tensor, list[int], list[BadImage]]]:
     """Batches in order: images uint8 [N, 3, S, S], their indices, and those that could not be decoded."""
     loader = DataLoader(
-        EvalImages(source, preprocess), batch_size=batch_size, num_workers=workers, collate_fn=_as_it_is
+        EvalImages(source, preprocess),
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=_leave_group,
     )
     start = 0
     for batch in loader:
@@ -207,5 +214,6 @@ def eval_batches(
 
 
 def default_workers() -> int:
-    """Processes that decode: one for each core but one, at most 8."""
-    return min(8, max(1, len(os.sched_getaffinity(0)) - 1)) if hasattr(os, "sched_getaffinity") else 1
+    """Processes that decode: this process's share of the cores but one, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+    return min(8, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))

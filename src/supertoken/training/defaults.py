@@ -40,13 +40,14 @@ def typical_side(source: Source, sample: int = 64) -> int:
     return int(np.median(sides)) if sides else 0
 
 
-def fill_in(recipe: Recipe, splits: Splits, device: torch.device) -> tuple[Recipe, list[str]]:
+def fill_in(recipe: Recipe, splits: Splits, device: torch.device, processes: int) -> tuple[Recipe, list[str]]:
     """The recipe with everything set but the number of steps, and a line for each choice.
 
     Args:
         recipe: With open fields.
         splits: The data.
         device: Where it will run.
+        processes: That share a batch equally.
     """
     said: list[str] = []
 
@@ -71,7 +72,8 @@ def fill_in(recipe: Recipe, splits: Splits, device: torch.device) -> tuple[Recip
     if recipe.init is None:
         recipe = choose(recipe, "model", name, f"for {n:,} training images of this size")
     batch = 256 if n >= 20_000 and small else 64 if n >= 2_000 else 32
-    recipe = choose(recipe, "batch_size", max(1, min(batch, n // 4)), f"for {n:,} training images")
+    shared = max(1, min(batch, n // 4) // (processes * recipe.accumulate)) * processes * recipe.accumulate
+    recipe = choose(recipe, "batch_size", shared, f"for {n:,} training images")
     lr = (3e-3 if recipe.opt == "muon" else 1e-3) * (0.3 if recipe.init else 1.0)
     recipe = choose(recipe, "lr", lr, f"usual for {recipe.opt}" + (" when fine-tuning" if recipe.init else ""))
     recipe = choose(recipe, "crop", "shift" if small else "resized", "usual at this size")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 import yaml
 from rich.console import Console
 from timm.utils import ModelEmaV3
@@ -27,6 +26,8 @@ from .progress import Interruption, TrainingBar
 from .recipe import Recipe, RecipeError
 from .report import append_metrics, cut_metrics, draw_samples, write_events, write_report
 from .setup import Run, make_model, prepare
+
+DROPOUT = 1 << 30  # keeps its random numbers apart from those of places in a batch
 
 
 class TrainingStopped(Exception):
@@ -59,7 +60,8 @@ def train(recipe: Recipe, console: Console | None = None) -> Path:
         CheckpointError: The disk is full.
     """
     processes = Processes(recipe)
-    splits = open_splits(recipe.data, val_fraction=recipe.val_fraction, seed=recipe.seed)
+    with processes.accelerator.local_main_process_first():  # it may have to download
+        splits = open_splits(recipe.data, val_fraction=recipe.val_fraction, seed=recipe.seed)
     folder = processes.from_main(lambda: new_run_folder(recipe.out, recipe.data))
     try:
         run = prepare(recipe, splits, folder, console or Console(), processes)
@@ -94,7 +96,8 @@ def resume(folder: str | Path, console: Console | None = None, **changes: Any) -
     state = read_checkpoint(folder / "checkpoints" / "last.pt")
     recipe = Recipe(**(yaml.safe_load((folder / "recipe.yaml").read_text()) | changes))
     processes = Processes(recipe)
-    splits = open_splits(recipe.data, val_fraction=recipe.val_fraction, seed=recipe.seed)
+    with processes.accelerator.local_main_process_first():  # it may have to download
+        splits = open_splits(recipe.data, val_fraction=recipe.val_fraction, seed=recipe.seed)
     if fingerprint(splits.train) != state["fingerprint"]:
         raise RecipeError(f"{recipe.data}: not the data that this run began with (files or labels differ)")
     run = prepare(recipe, splits, folder, console or Console(), processes, steps=state["steps"])
@@ -117,9 +120,10 @@ class Trainer:
         self.ema = ModelEmaV3(run.model, decay=ema, use_warmup=True) if ema is not None else None
         self.model, self.optimizer = self.processes.spread(run.model, run.recipe)
         self.workers = default_workers() if run.recipe.workers is None else run.recipe.workers
+        self.place = self.processes.part(run.batch_size)
         self.fingerprint = fingerprint(run.splits.train)
         self.at = Standing()
-        self.named: set[str] = set()
+        self.named = {str(error) for error in run.images.damaged}
         self.interruption = Interruption()
         self.val_batches: list | None = None
         if state is not None:
@@ -145,12 +149,12 @@ class Trainer:
         # a time budget is checked, and planned anew, ten times at least
         save_every = 60 * min(self.recipe.checkpoint_minutes, (self.recipe.minutes or math.inf) / 10)
         batches = StepBatches(
-            run.usable,
+            len(run.images),
             run.batch_size,
             seed=self.recipe.seed,
             first=at.step,
             weights=run.sample_weights,
-            part=self.processes.part(run.batch_size),
+            part=self.place,
         )
         loader = iter(train_loader(run.images, batches, self.workers))
         saved = started = time.monotonic()
@@ -183,32 +187,36 @@ class Trainer:
 
     def step(self, images: Tensor, targets: Tensor, indices: list[int], damaged: list[str]) -> None:
         """One update of the weights."""
-        run, at = self.run, self.at
+        run, at, accumulate = self.run, self.at, self.recipe.accumulate
         lr = learning_rate(at.step, run.steps, self.recipe)
         set_learning_rate(self.optimizer, lr)
-        place = self.processes.part(run.batch_size).start
-        inputs, soft = run.augment(images, targets, self.recipe.seed, at.step + 1, place)
+        if len(images) < accumulate:
+            raise TrainingStopped(
+                f"step {at.step:,}: only {len(images)} images of a batch can be decoded: {damaged[0]}"
+            )
+        inputs, soft = run.augment(images, targets, self.recipe.seed, at.step + 1, self.place.start)
         if at.step == 0 and self.processes.is_main:
             draw_samples(run.folder / "samples.png", inputs[:24].contiguous(), targets[:24], run.classes)
         inputs, soft = inputs.to(run.device), soft.to(run.device)
-        seed_step(self.recipe.seed, at.step + 1, self.processes.rank)  # of dropout
-        count, weight, bad = self.processes.total(len(inputs), self.weight(soft), len(damaged))
+        seed_step(self.recipe.seed, at.step + 1, DROPOUT + self.processes.rank)
+        count, weight, bad = self.processes.total(len(inputs), run.objective.weight(soft), len(damaged))
         if bad:
             self.name_damaged(sum(self.processes.gather(damaged), []))
-        parts = list(zip(inputs.chunk(self.recipe.accumulate), soft.chunk(self.recipe.accumulate), strict=True))
+        parts = zip(inputs.tensor_split(accumulate), soft.tensor_split(accumulate), strict=True)
         for number, (x, y) in enumerate(parts, 1):
-            with self.processes.gradients(self.model, last=number == len(parts)):
-                logits = self.model(x)
-                loss = self.loss(logits, y) / weight
+            with self.processes.gradients(self.model, last=number == accumulate):
+                with self.processes.accelerator.autocast():
+                    logits = self.model(x).float()
+                loss = run.objective.loss(logits, y) / weight
                 if run.teacher is not None:
                     loss = torch.lerp(loss, run.teacher.loss(x, logits) / count, self.recipe.teacher_share)
-                value = loss.item()
+                value, hits = self.processes.total(loss.item(), run.objective.hits(logits, y))
                 if not math.isfinite(value):
                     self.stop_not_finite(lr, indices)
                 # gradients are averaged over the processes, and the sum is wanted
                 self.processes.accelerator.backward(loss * self.processes.count)
             at.loss += value * count
-            at.correct += self.hits(logits, y)
+            at.correct += hits
         at.seen += int(count)
         if self.recipe.clip_grad is not None:
             self.processes.accelerator.clip_grad_norm_(run.model.parameters(), self.recipe.clip_grad)
@@ -217,31 +225,11 @@ class Trainer:
         if self.ema is not None:
             self.ema.update(run.model, step=at.step)
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy, or binary cross-entropy per label for several labels; summed over the images."""
-        weights = self.run.loss_weights
-        if self.run.splits.train.multi_label:
-            return F.binary_cross_entropy_with_logits(logits, targets.float(), pos_weight=weights, reduction="sum")
-        smoothing = self.recipe.smoothing
-        return F.cross_entropy(logits, targets, weight=weights, label_smoothing=smoothing, reduction="sum")
-
-    def weight(self, targets: Tensor) -> float:
-        """What the summed loss is to be divided by for torch's mean, which parts of a batch cannot know."""
-        if self.run.splits.train.multi_label:
-            return targets.numel()
-        weights = self.run.loss_weights
-        return len(targets) if weights is None or targets.ndim == 2 else weights[targets].sum().item()
-
-    def hits(self, logits: Tensor, targets: Tensor) -> float:
-        """Images whose likeliest class is right; with several labels, the share of right labels summed over images."""
-        if self.run.splits.train.multi_label:
-            return ((logits > 0) == (targets > 0.5)).float().mean(1).sum().item()
-        return (logits.argmax(1) == (targets.argmax(1) if targets.ndim == 2 else targets)).sum().item()
-
     def stop_not_finite(self, lr: float, indices: list[int]) -> None:
         """Ends the run, naming step, learning rate and the batch's files."""
-        files = [self.run.images.source.name(i) for i in indices]
-        (self.run.folder / "not_finite.txt").write_text("\n".join(files) + "\n")
+        files = [self.run.images.source.name(i) for i in sum(self.processes.gather(indices), [])]
+        if self.processes.is_main:
+            (self.run.folder / "not_finite.txt").write_text("\n".join(files) + "\n")
         raise TrainingStopped(
             f"the loss is not finite at step {self.at.step:,} with lr {lr:.2g}; try a lower lr. Files of the batch: "
             f"{', '.join(files[:4])}{f' and {len(files) - 4} more' if len(files) > 4 else ''} (all in not_finite.txt)"
@@ -250,8 +238,8 @@ class Trainer:
     def evaluate_and_save(self) -> bool:
         """Validates, keeps the best, writes the metrics; says whether patience has run out."""
         run, at = self.run, self.at
+        self.share_buffers()
         result = self.evaluate_on(run.val, cached=True)
-        self.add_up()
         # among equals the lower loss: small validation sets count few images
         better = (result.top1, -result.loss) > (at.best, -at.best_loss)
         if better:
@@ -286,11 +274,6 @@ class Trainer:
             self.save_state("best")
         return self.recipe.patience is not None and at.stale >= self.recipe.patience
 
-    def add_up(self) -> None:
-        """Makes the sums since the last evaluation those of all processes, held by the main one."""
-        sums = self.processes.total(self.at.loss, self.at.correct)
-        self.at.loss, self.at.correct = sums if self.processes.is_main else (0.0, 0.0)
-
     def evaluate_on(self, source: Source, trained: TrainedModel | None = None, cached: bool = False) -> Evaluation:
         """Figures of a model, by default the present weights (their running mean, if there is one)."""
         predictor = Predictor(trained or self.trained(), self.run.device)
@@ -300,7 +283,7 @@ class Trainer:
             if self.val_batches is None:
                 self.val_batches = list(eval_batches(part, predictor.preprocess, 256, 0))
             batches = self.val_batches
-        return evaluate(
+        result = evaluate(
             predictor,
             source,
             batches=batches,
@@ -311,6 +294,7 @@ class Trainer:
             part=part,
             gather=self.processes.gather,
         )
+        return self.processes.from_main(lambda: result)  # what follows from it must not differ in a last bit
 
     def trained(self, model: nn.Module | None = None) -> TrainedModel:
         """A model as it will be used, by default with the present weights."""
@@ -352,7 +336,7 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on."""
-        self.add_up()
+        self.share_buffers()
         return self.processes.states(self.run.model, self.optimizer) | {
             "ema": self.ema.module.state_dict() if self.ema is not None else None,
             "standing": asdict(self.at),
@@ -360,11 +344,15 @@ class Trainer:
             "fingerprint": self.fingerprint,
         }
 
+    def share_buffers(self) -> None:
+        """Gives all processes the main one's BatchNorm statistics: those are what is saved."""
+        for model in (self.run.model, *([] if self.ema is None else [self.ema.module])):
+            self.processes.share_buffers(model)
+
     def save_state(self, name: str) -> None:
         """Writes checkpoints/NAME.pt."""
         state = self.state()
-        if self.processes.is_main:
-            write_checkpoint(self.run.folder / "checkpoints" / f"{name}.pt", state)
+        self.processes.from_main(lambda: write_checkpoint(self.run.folder / "checkpoints" / f"{name}.pt", state))
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Goes back to where a checkpoint stood; the model's weights are there already."""
@@ -374,8 +362,6 @@ class Trainer:
         self.at = Standing(**state["standing"])
         if self.processes.is_main:
             cut_metrics(self.run.folder / "metrics.csv", self.at.step)
-        else:
-            self.at.loss = self.at.correct = 0.0
         self.run.say(f"resumed at step {self.at.step:,} of {self.run.steps:,}")
 
     def train_mode(self) -> None:
@@ -396,5 +382,5 @@ class Trainer:
         at = self.at
         rate = at.step * self.run.batch_size / max(at.seconds, 1e-9)
         share = 100 * at.waited / max(at.seconds, 1e-9)
-        loss, correct = (self.processes.count * value / max(1, at.seen) for value in (at.loss, at.correct))
+        loss, correct = (value / max(1, at.seen) for value in (at.loss, at.correct))
         return f"loss {loss:.3f}  acc {100 * correct:.1f} %  {rate:.0f} img/s  wait {share:.1f} %"

@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from ..model.layers import Block, ClassLayer
 from ..prediction import best_device
@@ -55,7 +55,6 @@ class Processes:
             raise RecipeError("shard: there is one process only; start several with torchrun --nproc-per-node N")
         if self.shard and recipe.ema is not None:
             raise RecipeError("shard: does not go with ema; leave one of them out")
-        self.param_dtype = torch.bfloat16 if bf16 else None
 
     def part(self, size: int) -> slice:
         """What this process takes of `size` things in a row.
@@ -94,10 +93,9 @@ class Processes:
             return self.accelerator.prepare(model, make_optimizer(model, recipe, self.device))
         model.to(memory_format=torch.contiguous_format)  # what FSDP2 takes
         mesh = init_device_mesh(self.device.type, (self.count,))
-        policy = MixedPrecisionPolicy(param_dtype=self.param_dtype, cast_forward_inputs=True)
         for part in [m for m in model.modules() if isinstance(m, (Block, ClassLayer))]:
-            fully_shard(part, mesh=mesh, mp_policy=policy)
-        fully_shard(model, mesh=mesh, mp_policy=policy)
+            fully_shard(part, mesh=mesh)
+        fully_shard(model, mesh=mesh)  # in fp32, as with DDP: autocast decides what is computed in less
         return model, make_optimizer(model, recipe, self.device)
 
     @contextlib.contextmanager
@@ -109,6 +107,12 @@ class Processes:
         else:
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
                 yield
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Copies the main process's buffers to the others."""
+        if self.count > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
 
     def states(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """Whole states of both, on the main process; every process has to ask."""
@@ -136,6 +140,6 @@ class Processes:
         try:
             yield
         except RuntimeError as error:
-            if self.count > 1 and (isinstance(error, dist.DistError) or "onnection" in str(error)):
+            if self.count > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error)):
                 raise LostProcess("another process of this run is gone") from error
             raise

@@ -19,6 +19,7 @@ from ..data.sources import Source, Splits
 from ..run_folder import load_model
 from .defaults import MINUTES_WITHOUT_GPU, fill_in, seconds_per_image, steps_in
 from .distillation import Teacher
+from .objective import Objective
 from .processes import Processes
 from .recipe import Recipe, RecipeError
 
@@ -37,9 +38,8 @@ class Run:
         frozen: Its parts that are not trained.
         data_config: timm's preprocessing, as evaluation and prediction will do it.
         images: Of the training split, cropped at random.
-        usable: Indices of those that are not known to be damaged.
         augment: What happens to a whole batch.
-        loss_weights: Of the classes, or None.
+        objective: What is minimised.
         sample_weights: For drawing with replacement, or None.
         teacher: Whose answers to learn as well, or None.
         steps: Of the whole run.
@@ -54,9 +54,8 @@ class Run:
     frozen: list[nn.Module]
     data_config: dict[str, Any]
     images: TrainImages
-    usable: np.ndarray
     augment: BatchAugmentation
-    loss_weights: Tensor | None
+    objective: Objective
     sample_weights: np.ndarray | None
     teacher: Teacher | None
     steps: int = 0
@@ -86,7 +85,7 @@ class Run:
     @property
     def per_epoch(self) -> int:
         """Steps per epoch."""
-        return len(self.usable) // self.batch_size
+        return len(self.images) // self.batch_size
 
     def say(self, line: str) -> None:
         """To the console and to log.txt, once for all processes."""
@@ -121,7 +120,7 @@ def prepare(
     if splits.val is None:
         raise RecipeError("there is no validation data: set val_fraction above 0")
     open_ended = recipe.epochs is None and recipe.minutes is None and device.type == "cpu"
-    recipe, said = fill_in(recipe, splits, device)
+    recipe, said = fill_in(recipe, splits, device, processes.count)
     lines = [f"data: {recipe.data}: {describe(splits)}", f"validation: {splits.rule}"]
     if steps is None and processes.is_main:
         for line in lines + [f"chosen: {line}" for line in said]:
@@ -149,7 +148,6 @@ def prepare(
         frozen=frozen,
         data_config=data_config,
         images=images,
-        usable=images.usable(),
         augment=BatchAugmentation(
             data_config["mean"],
             data_config["std"],
@@ -159,15 +157,17 @@ def prepare(
             mixup=recipe.mixup,
             cutmix=recipe.cutmix,
         ),
-        loss_weights=class_weights(recipe, splits.train, device),
+        objective=Objective(splits.train.multi_label, class_weights(recipe, splits.train, device), recipe.smoothing),
         sample_weights=balanced_sampling(splits.train) if recipe.weighted_sampling else None,
         teacher=None if recipe.teacher is None else Teacher(recipe, splits.train.classes, data_config, device),
     )
     for error in images.damaged:
         run.say(f"left out: {error}")
-    processes.part(run.batch_size)
-    if run.batch_size > len(run.usable):
-        raise RecipeError(f"batch_size={run.batch_size}: more than the {len(run.usable)} usable training images")
+    if run.batch_size % (processes.count * recipe.accumulate):
+        parts = f"{processes.count} processes times accumulate={recipe.accumulate}"
+        raise RecipeError(f"batch_size={run.batch_size}: must be a multiple of {parts}")
+    if run.batch_size > len(images) - len(images.damaged):
+        raise RecipeError(f"batch_size={run.batch_size}: more than the usable training images")
     run.steps = plan(run, open_ended) if steps is None else steps
     return run
 
@@ -280,7 +280,7 @@ def plan(run: Run, open_ended: bool) -> int:
     part = replace(recipe, batch_size=run.batch_size // count)
     alone = seconds_per_image(run.model, part, run.device, len(run.classes), measuring)
     speed = run.processes.from_main(lambda: (alone[0] / count, alone[1] / count))
-    fit = steps_in(minutes, recipe, len(run.usable), len(run.val), speed)
+    fit = steps_in(minutes, recipe, len(run.images), len(run.val), speed)
     steps = fit if recipe.minutes is not None else min(steps, fit)
     run.say(
         f"chosen: {steps:,} steps, {steps / run.per_epoch:.1f} epochs: measured {1 / speed[0]:.0f} images/s in "
