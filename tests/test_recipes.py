@@ -42,6 +42,8 @@ def test_recipe_trains_for_two_steps(path, earlier, tmp_path):
     changes = {"out": str(tmp_path / "run"), "epochs": 0.8, "minutes": None, "batch_size": 4, "val_fraction": 0.2}
     changes["accumulate"] = min(2, recipe.get("accumulate", 1))
     changes["eval_epochs"] = 1.0
+    if recipe.get("model") == "stt_s25":
+        changes["model_args"] = {"width": 96, "heads": 3}
     if recipe["data"] != "digits":
         changes["data"] = str(data_for(path.stem, tmp_path))
     if "--init" in words:
