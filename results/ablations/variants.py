@@ -6,16 +6,16 @@ Importing this registers `stt_ablation` with timm: a SuperTokenTransformer whose
 from typing import Any
 
 import torch
-from timm.layers import LayerNorm2d, RelPosBias
+from timm.layers import ConvNormAct, LayerNorm2d, RelPosBias
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from supertoken.model.attention import Attention
 from supertoken.model.layers import LocalLayer
-from supertoken.model.network import SuperTokenTransformer
+from supertoken.model.network import SuperTokenTransformer, init_module
 from supertoken.model.windows import LearnedGrid
 
-PARTS = ("pointwise", "hand_back", "shared", "patchify", "stem_norm", "positions")
+PARTS = ("pointwise", "hand_back", "shared", "patchify", "stem_norm", "stem_width", "positions")
 default_cfgs = generate_default_cfgs(
     {"stt_ablation": {"num_classes": 10, "input_size": (3, 32, 32), "first_conv": "stem.0.conv", "classifier": "head"}}
 )
@@ -27,7 +27,7 @@ class Ablation(SuperTokenTransformer):
     Args:
         parts: "pointwise": a 1x1 convolution behind the mixer's; "hand_back" False: see KeptAbove; "shared": one Super
             token for all windows; "patchify": a single convolution as wide as its stride; "stem_norm": "batch",
-            "layer" or "none"; "positions": "grid", "none", "relative" or "conv".
+            "layer" or "none"; "stem_width": of all its convolutions but the last, as a multiple; "positions": "grid", "none", "relative" or "conv".
         **kwargs: Of SuperTokenTransformer.
     """
 
@@ -43,6 +43,8 @@ class Ablation(SuperTokenTransformer):
             stride = self.architecture.stride
             self.stem = nn.Conv2d(self.in_chans, width, stride, stride=stride)
             nn.init.trunc_normal_(self.stem.weight, std=0.02)
+        if "stem_width" in parts:
+            narrow(self.stem, parts["stem_width"])
         if parts.get("stem_norm", "batch") != "batch":
             for layer in self.stem:  # type: ignore[union-attr]
                 replace_norm(layer, parts["stem_norm"])
@@ -127,6 +129,16 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         return x + self.conv(x)
+
+
+def narrow(stem: Any, ratio: float) -> None:
+    """Makes every convolution of a stem but the last `ratio` times as wide."""
+    for i, layer in enumerate(stem):
+        channels = stem[i - 1].conv.out_channels if i else layer.conv.in_channels
+        out = layer.conv.out_channels if i == len(stem) - 1 else int(ratio * layer.conv.out_channels)
+        stride, act = layer.conv.stride, i < len(stem) - 1
+        stem[i] = ConvNormAct(channels, out, 3, stride=stride, padding=1, apply_act=act, act_layer=nn.GELU)
+        init_module(stem[i].conv, needs_reset=False)
 
 
 def replace_norm(layer: nn.Module, kind: str) -> None:
