@@ -319,6 +319,14 @@ def test_exports_with_dynamic_batch_height_and_width():
                 exported(images(*size))
 
 
+@pytest.mark.slow
+def test_a_graph_of_one_size_has_neither_padding_nor_resizing():
+    with torch.no_grad():
+        graph = torch.export.export(tiny(), (images(16, 16),)).graph
+    names = " ".join(node.name for node in graph.nodes)
+    assert "attention" in names and not any(op in names for op in ("pad", "upsample", "masked_fill"))
+
+
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 @SIZES
 def test_functional_call_and_vmap_work(size):

@@ -29,7 +29,7 @@ class LearnedGrid(nn.Module):
 
     def forward(self, rows: int, columns: int) -> Tensor:
         """[1, C, rows, columns]"""
-        if not is_exporting() and (rows, columns) == (self.weight.shape[2], self.weight.shape[3]):
+        if not is_open(rows, columns) and (rows, columns) == (self.weight.shape[2], self.weight.shape[3]):
             return self.weight
         if torch.jit.is_scripting():
             return self.resized(rows, columns)
@@ -71,6 +71,11 @@ class LearnedGrid(nn.Module):
             with torch.no_grad():
                 resized = self.resized(rows, columns)
             self.weight = nn.Parameter(resized, requires_grad=self.weight.requires_grad)
+
+
+def is_open(rows: int, columns: int) -> bool:
+    """Whether a graph is being exported that is to serve every size: it has to take the general path."""
+    return is_exporting() and not (isinstance(rows, int) and isinstance(columns, int))
 
 
 def resize_grid(grid: Tensor, rows: int, columns: int) -> Tensor:
@@ -118,8 +123,7 @@ class Windows(nn.Module):
         # of one image, strides for which the stem's BatchNorm computes wrong gradients (torch 2.14.1 on CPU).
         x = x.narrow(0, 0, B) + self.positions(h, w)
         mask: Optional[Tensor] = None
-        # an exported graph serves every size, so it always takes the general path
-        if is_exporting() or gh * M != h or gw * M != w:
+        if is_open(h, w) or gh * M != h or gw * M != w:
             x = F.pad(x, (0, gw * M - w, 0, gh * M - h))
             mask = self.padding_mask(x, h, w).repeat(B, 1, 1, 1)
         x = x.reshape(B, C, gh, M, gw, M).permute(0, 2, 4, 3, 5, 1).reshape(B, gh * gw, M * M, C)
