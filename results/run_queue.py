@@ -57,7 +57,7 @@ def jobs(queue: dict[str, Any]) -> list[dict[str, Any]]:
     for group, about in queue["groups"].items():
         for arm, changes in about["arms"].items():
             args = arguments(queue, changes)
-            for seed in queue["seeds"]:
+            for seed in about.get("seeds", queue["seeds"]):
                 found.setdefault((args, seed), {"group": group, "arm": arm, "model_args": args, "seed": seed})
     return list(found.values())
 
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("queue", help="folder below results with a queue.yaml")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path, default=Path("runs/queue"))
-    parser.add_argument("--seed", type=int, help="only this one of the queue's seeds")
+    parser.add_argument("--seed", type=int, nargs="+", help="only these of the queue's seeds")
     parser.add_argument("--minutes", type=float, help="begin no run that would end later")
     parser.add_argument("--list", action="store_true", help="say what is done and what is not")
     args = parser.parse_args()
@@ -132,7 +132,7 @@ def main() -> None:
     queue = yaml.safe_load((folder / "queue.yaml").read_text())
     done = {(row["model_args"], int(row["seed"])): row for row in read_rows(rows)}
     todo = [job for job in jobs(queue) if (job["model_args"], job["seed"]) not in done]
-    todo = [job for job in todo if args.seed in (None, job["seed"])]
+    todo = [job for job in todo if args.seed is None or job["seed"] in args.seed]
     if args.list or args.data is None:
         for job in jobs(queue):
             row = done.get((job["model_args"], job["seed"]))

@@ -72,6 +72,30 @@ def test_batched_prediction_equals_one_by_one(trained, pictures):
         np.testing.assert_allclose(a.probabilities, b.probabilities, rtol=1e-4, atol=1e-6)
 
 
+def test_with_flips_an_image_and_its_mirror_image_get_the_same_answer(trained):
+    plain, flips = Predictor(load_model(trained)), load_model(trained)
+    flips.about["tta"] = "flip"
+    images = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
+    mean = (plain.logits(images) + plain.logits(images.flip(3))) / 2
+    assert not torch.allclose(mean, plain.logits(images), atol=1e-4)
+    for view in (images, images.flip(3)):
+        torch.testing.assert_close(Predictor(flips).logits(view), mean, rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_with_flips_is_measured_and_used_with_flips(trained, tmp_path, capsys):
+    recipe = TINY | {"data": str(trained.parent / "data"), "out": str(tmp_path / "run"), "tta": "flip", "epochs": 2}
+    run = train(Recipe(**recipe), Console(quiet=True))
+    assert load_model(run).flips and not load_model(trained).flips
+    losses = {}
+    for tta in ("flip", "none", None):
+        words = ["evaluate", "--model", str(run), "--split", "val", "--out", str(tmp_path / str(tta))]
+        main(words + ([f"--tta={tta}"] if tta else []))
+        losses[tta] = json.loads((tmp_path / str(tta) / "evaluation-val.json").read_text())["loss"]
+    assert losses["flip"] == losses[None] != losses["none"]
+    own = json.loads((run / "evaluation.json").read_text())["validation"]["loss"]
+    assert own == pytest.approx(losses["flip"], rel=1e-5)
+
+
 def test_plain_timm_loads_it_in_one_line_with_the_same_logits(trained, pictures):
     ours = load_model(trained)
     model = timm.create_model(f"local-dir:{trained / 'model'}", pretrained=True).eval()

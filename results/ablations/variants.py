@@ -27,8 +27,8 @@ class Ablation(SuperTokenTransformer):
     Args:
         parts: "pointwise": a 1x1 convolution behind the mixer's; "hand_back" False: see KeptAbove; "shared": one Super
             token for all windows; "patchify": a single convolution as wide as its stride; "stem_norm": "batch",
-            "layer" or "none"; "stem_width": of all but its last convolution, as a multiple; "positions": "grid", "none",
-            "relative" or "conv".
+            "layer" or "none"; "stem_width": of all but its last convolution, as a multiple;
+            "positions": "grid", "none", "relative" or "conv".
         **kwargs: Of SuperTokenTransformer.
     """
 

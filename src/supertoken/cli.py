@@ -98,6 +98,9 @@ def run_evaluate(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--split", type=str, default=None, choices=["val", "test", "train"], help="Which; test, or else val"
     )
+    parser.add_argument(
+        "--tta", type=str, default=None, choices=["none", "flip"], help="Mean over mirror images; as the model does"
+    )
     parser.add_argument("--skip_damaged", type=bool, default=False, help="Leave damaged images out")
     parser.add_argument("--batch_size", type=int, default=64, help="Images at once")
     parser.add_argument("--workers", type=int, default=0, help="Processes that decode")
@@ -105,6 +108,7 @@ def run_evaluate(argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=str, default=None, help="Folder for evaluation JSON and picture; the run folder")
     args = parser.parse_args(list(argv))
     trained = load_model(args.model)
+    trained.about |= {} if args.tta is None else {"tta": args.tta}
     data = args.data or trained.about.get("data")
     if data is None:
         parser.error("--data is missing: the model does not say what it was trained on")

@@ -71,7 +71,11 @@ class Predictor:
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 [N, 3, S, S] -> float32 [N, K] on the CPU"""
         config = self.trained.data_config
-        return self.model(normalize(images.to(self.device), config["mean"], config["std"])).float().cpu()
+        x = normalize(images.to(self.device), config["mean"], config["std"])
+        logits = self.model(x).float()
+        if self.trained.flips:
+            logits = (logits + self.model(x.flip(3)).float()) / 2
+        return logits.cpu()
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Softmax, or sigmoid for a model of several labels."""

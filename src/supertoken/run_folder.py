@@ -44,6 +44,11 @@ class TrainedModel:
         """Whether an image may have several classes."""
         return bool(self.about.get("multi_label", False))
 
+    @property
+    def flips(self) -> bool:
+        """Whether it answers with the mean over an image and its mirror image."""
+        return self.about.get("tta") == "flip"
+
 
 def new_run_folder(wanted: str | None, data: str) -> Path:
     """Makes an empty run folder: the one wanted, or runs/NAME of the data with a number behind it if taken.

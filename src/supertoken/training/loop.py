@@ -298,7 +298,7 @@ class Trainer:
 
     def trained(self, model: nn.Module | None = None) -> TrainedModel:
         """A model as it will be used, by default with the present weights."""
-        run, about = self.run, {"multi_label": self.run.splits.train.multi_label}
+        run, about = self.run, {"multi_label": self.run.splits.train.multi_label, "tta": self.recipe.tta}
         model = model or (self.ema.module if self.ema is not None else run.model)
         return TrainedModel(model, run.classes, run.data_config, about, run.folder)
 
@@ -318,7 +318,7 @@ class Trainer:
             "data": recipe.data,
             "data_fingerprint": self.fingerprint,
             "data_license": recipe.data_license,
-            "multi_label": run.splits.train.multi_label,
+            **trained.about,
             "split_rule": run.splits.rule,
             "val_fraction": recipe.val_fraction,
             "seed": recipe.seed,

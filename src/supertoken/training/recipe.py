@@ -97,6 +97,8 @@ class Recipe:
     weighted_sampling: bool = False
     """Draw every class equally often"""
 
+    tta: Literal["none", "flip"] = "none"
+    """flip: the model answers with the mean over an image and its mirror image, in evaluation and later use"""
     eval_epochs: float = 1.0
     """Epochs between evaluations"""
     patience: Optional[int] = None
