@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from supertoken import run_folder
 from supertoken.cli import main
 from supertoken.data.sources import open_splits
 from supertoken.evaluation import EvaluationError, evaluate, measure
+from supertoken.model import family
 from supertoken.prediction import Predictor
 from supertoken.run_folder import RunFolderError, load_model, save_model
 from supertoken.training.loop import train
@@ -108,6 +110,31 @@ def test_plain_timm_loads_it_in_one_line_with_the_same_logits(trained, pictures)
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_weights_in_a_folder_of_the_package_are_pretrained_weights(trained, tmp_path, monkeypatch, capsys, pictures):
+    model = load_model(trained)
+    name = model.model.pretrained_cfg["architecture"]
+    for tag, top1 in (("bad", 0.5), ("good", 0.9)):
+        folder = tmp_path / "weights" / f"{name}.{tag}"
+        save_model(model.model, folder, classes=model.classes, data_config=model.data_config, about={"test_top1": top1})
+    cfgs = family._shipped(tmp_path / "weights")
+    args = {k: v for k, v in model.model._model_args.items() if k != "num_classes"}
+    loaded = timm.create_model(name, pretrained=True, pretrained_cfg=cfgs[f"{name}.good"], **args).eval()
+    x = torch.randn(2, 3, *model.data_config["input_size"][1:])
+    torch.testing.assert_close(loaded(x), model.model(x))
+    monkeypatch.setattr(run_folder, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(run_folder, "SHIPPED", cfgs)
+    main(["predict", "--json", str(pictures / "a.jpg")])
+    printed = capsys.readouterr()
+    assert f"{name}.good tells apart, and nothing else: cat, dog, emu" in printed.err
+    assert set(json.loads(printed.out)["labels"]) == {"cat", "dog", "emu"}
+
+
+def test_names_without_a_tag_stay_without_weights():
+    for name in family.VARIANTS:
+        cfg = timm.get_pretrained_cfg(name)
+        assert cfg.num_classes == 1000 and not cfg.has_weights
+
+
 def test_transformers_loads_it_without_remote_code(trained, pictures):
     import transformers
 
@@ -191,7 +218,7 @@ def test_a_failed_save_leaves_the_old_model(trained, tmp_path, monkeypatch):
         (["--help"], 0, "check-data"),
         (["trian"], 2, "did you mean train"),
         (["predict", "--model", "nowhere", "x.jpg"], 1, "no trained model"),
-        (["predict", "x.jpg"], 2, "model"),
+        (["predict", "x.jpg"], 1, "--model runs/NAME"),
         (["train"], 2, "--data is missing"),
         (["models"], 0, "stt_s25"),
     ],

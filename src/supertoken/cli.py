@@ -159,20 +159,26 @@ def print_evaluation(result, title: str, multi_label: bool) -> None:
 def run_predict(argv: Sequence[str]) -> None:
     """Says what is on images."""
     from .prediction import Predictor, best_device, find_images
-    from .run_folder import load_model
+    from .run_folder import load_model, shipped_model
 
     parser = Parser(prog="supertoken predict", description="Say what is on images.")
     parser.add_argument("images", type=str, nargs="+", help="Files, or folders of them")
-    parser.add_argument("--model", type=str, required=True, help="Run folder")
+    parser.add_argument(
+        "--model", type=str, default=None, help="Run folder; the best model that comes with the package"
+    )
     parser.add_argument("--json", action="store_true", help="A line of JSON for each image")
     parser.add_argument("--topk", type=int, default=5, help="Classes to name")
     parser.add_argument("--device", type=str, default=None, help="cpu, cuda, mps")
     args = parser.parse_args(list(argv))
     if args.topk < 1:
         parser.error(f"--topk {args.topk}: must be at least 1")
-    predictor = Predictor(load_model(args.model), best_device(args.device))
+    trained = load_model(args.model or shipped_model())
+    predictor = Predictor(trained, best_device(args.device))
     bad = 0
     console = Console()
+    if args.model is None:
+        known = f"{trained.path.name} tells apart, and nothing else: {', '.join(trained.classes)}"
+        Console(stderr=True).print(known, highlight=False, soft_wrap=True)
     table = Table(Column("image", overflow="fold"), "class", "probability", "then")
     for row in predictor.predict(find_images(args.images), topk=args.topk):
         bad += row.error is not None

@@ -16,6 +16,8 @@ from timm.data import resolve_data_config
 from timm.models import save_for_hf
 from torch import nn
 
+from .model.family import SHIPPED, WEIGHTS
+
 
 class RunFolderError(Exception):
     """A folder that is no run folder, or cannot become one; one line that says what to do."""
@@ -131,6 +133,18 @@ def load_model(path: str | Path) -> TrainedModel:
         about=content.get("supertoken", {}),
         path=folder,
     )
+
+
+def shipped_model() -> Path:
+    """Folder of the most accurate of the models that come with the package.
+
+    Raises:
+        RunFolderError: None comes with this version.
+    """
+    folders = [WEIGHTS / name for name in SHIPPED]
+    if not folders:
+        raise RunFolderError("no trained model comes with this version: name one of yours with --model runs/NAME")
+    return max(folders, key=lambda path: json.loads((path / "config.json").read_text())["supertoken"]["test_top1"])
 
 
 def sync(path: Path) -> None:

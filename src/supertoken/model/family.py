@@ -4,6 +4,8 @@ Names and sizes other than STT-S25's are ours, and so is the geometry of all of 
 (docs/ablations.md): few local layers on many patches, 16 Super tokens, a narrow MLP in local layers.
 """
 
+import json
+from pathlib import Path
 from typing import Any, Dict
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -47,7 +49,24 @@ def _cfg(**variant) -> Dict[str, Any]:
     }
 
 
-default_cfgs = generate_default_cfgs({name: _cfg(**variant) for name, variant in VARIANTS.items()})
+def _shipped(folder: Path) -> Dict[str, Dict[str, Any]]:
+    """Of the weights that come with the package, by NAME.TAG: each is a folder as timm's `local-dir:` reads it."""
+    found = {}
+    for path in sorted(folder.glob("*/config.json")):
+        content = json.loads(path.read_text())
+        labels = {key: content[key] for key in ("num_classes", "label_names")}
+        found[path.parent.name] = {
+            **content["pretrained_cfg"],
+            **labels,
+            "file": str(path.with_name("model.safetensors")),
+        }
+    return found
+
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
+SHIPPED = _shipped(WEIGHTS)
+# the star keeps the name without a tag what it is without weights: random ones, 1000 classes
+default_cfgs = generate_default_cfgs({f"{name}.*": _cfg(**variant) for name, variant in VARIANTS.items()} | SHIPPED)
 
 
 def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[str, Tensor]:
