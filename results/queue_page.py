@@ -132,5 +132,5 @@ def write_page(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    for queue_folder in sys.argv[1:] or ["ablations", "peers"]:
+    for queue_folder in sys.argv[1:] or ["ablations", "short", "peers"]:
         write_page(HERE / queue_folder)

@@ -123,6 +123,7 @@ def test_weights_in_a_folder_of_the_package_are_pretrained_weights(trained, tmp_
     torch.testing.assert_close(loaded(x), model.model(x))
     monkeypatch.setattr(run_folder, "WEIGHTS", tmp_path / "weights")
     monkeypatch.setattr(run_folder, "SHIPPED", cfgs)
+    assert load_model(f"{name}.bad").path == tmp_path / "weights" / f"{name}.bad"
     main(["predict", "--json", str(pictures / "a.jpg")])
     printed = capsys.readouterr()
     assert f"{name}.good tells apart, and nothing else: cat, dog, emu" in printed.err

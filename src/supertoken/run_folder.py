@@ -113,12 +113,12 @@ def save_model(
 
 
 def load_model(path: str | Path) -> TrainedModel:
-    """Reads a run folder, or the model folder in it.
+    """Reads a run folder, the model folder in it, or NAME.TAG of a model that comes with the package.
 
     Raises:
         RunFolderError: There is no model in it.
     """
-    folder = Path(path)
+    folder = WEIGHTS / str(path) if str(path) in SHIPPED else Path(path)
     if (folder / "model" / "config.json").exists():
         folder = folder / "model"
     if not (folder / "config.json").exists() or not (folder / "model.safetensors").exists():

@@ -35,7 +35,7 @@ class Recipe:
     """Share of the shorter side that the centre crop keeps in evaluation"""
 
     init: Optional[str] = None
-    """Run folder (or its model folder) whose weights to start from"""
+    """Run folder (or its model folder, or a model that comes with the package) whose weights to start from"""
     freeze: Literal["none", "stem", "local", "backbone"] = "none"
     """What stays as it is: nothing, the stem, stem and local layers, or all but the classifier (linear probe)"""
     layer_decay: Optional[float] = None

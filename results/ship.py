@@ -1,0 +1,111 @@
+"""Puts the model of a run into the package, as weights in half precision with a model card.
+
+python results/ship.py RUN NAME.TAG
+
+The card's words on the data are those of results/cards/TAG.md; its figures are those of the run.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import yaml
+from safetensors.torch import load_file, save_file
+
+HERE = Path(__file__).parent
+WEIGHTS = HERE.parent / "src" / "supertoken" / "weights"
+LIMIT = 16e6  # bytes
+CARD = """---
+library_name: timm
+pipeline_tag: image-classification
+tags: [image-classification, supertoken]
+---
+
+# {name}
+
+A Super Token Transformer (arXiv 2111.13156, our reconstruction) that tells apart: {classes}.
+
+```python
+import supertoken, timm
+
+model = timm.create_model("{name}", pretrained=True)
+```
+
+`supertoken predict photo.jpg --model {name}` uses it too, and `supertoken train --init {name}` fine-tunes it.
+Images are made {size} x {size} pixels. The weights are in half precision and are computed with in single precision.
+
+## Accuracy
+
+| part | images | top-1 | calibration error |
+|---|---:|---:|---:|
+{accuracy}
+
+{flips}Trained for {minutes:.0f} minutes ({epochs:.1f} epochs) on {cores} cores of {cpu}, with this recipe:
+
+```yaml
+{recipe}
+```
+
+{about}
+"""
+
+
+def card(run: Path, name: str) -> str:
+    """The model card, from what the run left."""
+    recipe = {k: v for k, v in yaml.safe_load((run / "recipe.yaml").read_text()).items() if v not in (None, {}, 0, 0.0)}
+    for field in ("data", "out", "init", "teacher"):
+        if recipe.get(field):
+            recipe[field] = Path(recipe[field]).name
+    parts = json.loads((run / "evaluation.json").read_text())
+    config = json.loads((run / "model" / "config.json").read_text())
+    metrics = (run / "metrics.csv").read_text().splitlines()
+    last = dict(zip(metrics[0].split(","), metrics[-1].split(","), strict=True))
+    machine = json.loads((run / "environment.json").read_text())
+    rows = [
+        f"| {part} | {f['images']:,} | {100 * f['top1']:.2f} % | {100 * f['calibration_error']:.1f} % |"
+        for part, f in parts.items()
+    ]
+    return CARD.format(
+        name=name,
+        classes=", ".join(config["label_names"]),
+        size=config["pretrained_cfg"]["input_size"][-1],
+        accuracy="\n".join(rows),
+        flips="Its answer is the mean over an image and its mirror image.\n" * (recipe.get("tta") == "flip"),
+        minutes=float(last["minutes"]),
+        epochs=float(last["epoch"]),
+        cores=machine["cores"],
+        cpu=machine["cpu"],
+        recipe=yaml.safe_dump(recipe, sort_keys=False).strip(),
+        about=(HERE / "cards" / f"{name.partition('.')[2]}.md").read_text().strip(),
+    )
+
+
+def ship(run: Path, name: str, weights: Path = WEIGHTS) -> Path:
+    """Writes the folder NAME.TAG and returns it.
+
+    Raises:
+        SystemExit: It would be larger than what the package may hold.
+    """
+    folder = weights / name
+    text = card(run, name)
+    tensors = load_file(run / "model" / "model.safetensors")
+    tensors = {key: t.half() if t.is_floating_point() else t for key, t in tensors.items()}
+    size = sum(t.numel() * t.element_size() for t in tensors.values())
+    if size > LIMIT:
+        sys.exit(
+            f"{name}: {size / 1e6:.1f} MB are more than the {LIMIT / 1e6:.0f} MB that a model in the package may take"
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
+    shutil.copy(run / "model" / "config.json", folder / "config.json")
+    (folder / "README.md").write_text(text)
+    return folder
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3 or "." not in sys.argv[2]:
+        sys.exit("usage: python results/ship.py RUN NAME.TAG")
+    print(ship(Path(sys.argv[1]), sys.argv[2]))
