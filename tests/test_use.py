@@ -1,6 +1,8 @@
 """A trained model in use: prediction, evaluation, plain timm, transformers."""
 
+import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,8 @@ from supertoken.training.loop import train
 from supertoken.training.recipe import Recipe
 
 from .training.conftest import TINY, make_folder
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +132,27 @@ def test_weights_in_a_folder_of_the_package_are_pretrained_weights(trained, tmp_
     printed = capsys.readouterr()
     assert f"{name}.good tells apart, and nothing else: cat, dog, emu" in printed.err
     assert set(json.loads(printed.out)["labels"]) == {"cat", "dog", "emu"}
+
+
+def test_a_run_becomes_weights_of_the_package_with_a_card(trained, tmp_path):
+    spec = importlib.util.spec_from_file_location("ship", ROOT / "results" / "ship.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    folder = module.ship(trained, "stt_nano.cifar10", tmp_path)
+    shipped, original = load_model(folder), load_model(trained)
+    x = torch.randn(4, 3, *original.data_config["input_size"][1:])
+    torch.testing.assert_close(shipped.model(x), original.model(x), rtol=1e-2, atol=1e-2)
+    assert shipped.classes == original.classes
+    small, large = (f.path.joinpath("model.safetensors").stat().st_size for f in (shipped, original))
+    assert small < 0.6 * large
+    text = (folder / "README.md").read_text()
+    own = json.loads((trained / "evaluation.json").read_text())["validation"]["top1"]
+    assert "cat, dog, emu" in text and f"{100 * own:.2f} %" in text and "must not be used" in text
+    assert str(trained.parent) not in text
+    module.LIMIT = 1000
+    with pytest.raises(SystemExit, match="more than"):
+        module.ship(trained, "stt_nano.cifar10", tmp_path)
+    assert folder.exists()
 
 
 def test_names_without_a_tag_stay_without_weights():
