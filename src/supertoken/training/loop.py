@@ -136,6 +136,7 @@ class Trainer:
                 with self.interruption.watched():
                     self.work()
                 self.finish()
+            self.processes.leave_at_exit()
         except LostProcess as error:
             raise TrainingStopped(
                 f"{error}, at step {self.at.step:,}: go on from the last checkpoint with --resume {self.run.folder}"

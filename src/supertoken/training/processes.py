@@ -3,6 +3,7 @@
 A single process is the case of one: nothing is sent then.
 """
 
+import atexit
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -129,6 +130,11 @@ class Processes:
             set_optimizer_state_dict(model, optimizer, state, options=WHOLE)
         else:
             optimizer.load_state_dict(state)
+
+    def leave_at_exit(self) -> None:
+        """Ends the connection in good order before Python ends; its threads may abort a process that just stops."""
+        if self.count > 1:
+            atexit.register(lambda: dist.destroy_process_group() if dist.is_initialized() else None)
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
