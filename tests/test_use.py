@@ -113,7 +113,6 @@ def test_plain_timm_loads_it_in_one_line_with_the_same_logits(trained, pictures)
     torch.testing.assert_close(logits, predictor.logits(predictor.preprocess(image)[None]), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_weights_in_a_folder_of_the_package_are_pretrained_weights(trained, tmp_path, monkeypatch, capsys, pictures):
     model = load_model(trained)
     name = model.model.pretrained_cfg["architecture"]
@@ -161,6 +160,7 @@ def test_names_without_a_tag_stay_without_weights():
         assert cfg.num_classes == 1000 and not cfg.has_weights
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_transformers_loads_it_without_remote_code(trained, pictures):
     import transformers
 
