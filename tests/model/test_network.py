@@ -517,7 +517,7 @@ def test_weights_start_as_the_docstring_says():
     assert 0.05 < model.eval()(images(224, 224)).std() < 5
 
 
-SLOW_VARIANTS = {"stt_s25", "stt_s25_p1", "stt_s14"}
+SLOW_VARIANTS = {"stt_s25", "stt_s25_p1", "stt_s25_p3", "stt_s14"}
 
 
 @pytest.mark.parametrize(
@@ -533,8 +533,8 @@ def test_logits_of_every_variant_start_neither_tiny_nor_huge(variant):
 
 def test_variants_have_the_sizes_they_promise():
     count = {n: sum(p.numel() for p in timm.create_model(n, device="meta").parameters()) for n in VARIANTS}
-    assert 48.5e6 <= count["stt_s25"] <= 49.5e6
-    assert 48.5e6 <= count["stt_s25_p1"] <= 49.5e6
+    for variant in ("stt_s25", "stt_s25_p1", "stt_s25_p3"):
+        assert 48.5e6 <= count[variant] <= 49.5e6
     assert 0.45 <= count["stt_s14"] / count["stt_s25"] <= 0.55
     assert 5e6 <= count["stt_t"] <= 7e6
     assert 2e6 <= count["stt_micro"] <= 4e6
@@ -545,7 +545,7 @@ def test_stt_s25_costs_at_most_8_gmacs_at_224_px():
     model = timm.create_model("stt_s25", device="meta").eval().requires_grad_(False)
     with FlopCounterMode(display=False) as counter:
         model(torch.empty(1, 3, 224, 224, device="meta"))
-    assert 4.0e9 < counter.get_total_flops() / 2 <= 8.0e9
+    assert 3.0e9 < counter.get_total_flops() / 2 <= 8.0e9
 
 
 S25_SIZES = [(224, 224), (256, 256), (320, 192), (56, 56), (40, 40), (225, 300)]
