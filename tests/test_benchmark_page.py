@@ -56,6 +56,25 @@ def test_targets_are_reached_or_missed_as_the_rows_say(page, tmp_path):
     assert (tmp_path / "figures" / "benchmark-peers.png").exists()
 
 
+def test_targets_are_the_ratios_of_the_tables_not_of_other_medians(page):
+    train = rows({"swin_base_patch4_window7_224": 3.0, "stt_s25": 1.0}, mode="train")
+    train[0].seconds, train[1].seconds = [3.0, 4.0, 9.0], [1.5, 1.0, 3.0]
+    train[1].ratios = [2.0, 4.0, 3.0]
+    write_rows(page.HERE / "train.csv", train)
+    page.write_page()
+    text = (page.DOCS / "benchmarks.md").read_text()
+    assert "| training step against Swin-B, batch 8 | at least 2.5x | 3.00x | reached |" in text
+
+
+def test_a_suite_that_is_killed_is_a_failure(tmp_path, monkeypatch, capsys):
+    run = script("run")
+    monkeypatch.setattr(run, "HERE", tmp_path)
+    die = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    monkeypatch.setattr(run, "START", die)
+    assert run.measure("peers", {"models": ["stt_nano"], "args": {}}) != 0
+    assert "peers: ended by signal 9" in capsys.readouterr().err
+
+
 def test_folded_models_count_where_nothing_else_was_measured(page):
     swin, ours = "swin_base_patch4_window7_224", "stt_s25"
     write_rows(
