@@ -14,9 +14,9 @@ from torch import nn
 
 from supertoken.benchmarking.cost import MatrixProducts, cost_of, make_model
 from supertoken.benchmarking.engines import Job, make_call, random_images
-from supertoken.benchmarking.measure import in_child, peak_memory, product_call, take_turns
+from supertoken.benchmarking.measure import MOST, in_child, peak_memory, piece, product_call, take_turns
 from supertoken.benchmarking.plan import BenchmarkError, Contestant, Plan, contestants
-from supertoken.benchmarking.report import crossings, exponent, make_table, quartiles
+from supertoken.benchmarking.report import crossings, exponent, make_table, quartiles, spread_out
 from supertoken.benchmarking.table import Row
 from supertoken.cli import main
 
@@ -114,6 +114,23 @@ def test_matrix_products_are_counted_with_their_shapes():
         out = model(torch.randn(2, 3, 8, 8))
         torch.bmm(out, out.transpose(1, 2))
     assert mode.products == {(1, 32, 12, 8): 1, (1, 16, 16, 5): 1, (2, 8, 5, 8): 1}
+
+
+@pytest.mark.parametrize(
+    "product", [(8, 12544, 64, 12544), (8, 12544, 12544, 64), (1, 7, 5, 3), (1, 6_422_528, 27, 64), (7, 4096, 8, 8191)]
+)
+def test_large_products_are_computed_in_pieces_that_make_the_whole(product):
+    part, times = piece(product)
+    n, rows, inner, columns = part
+    assert n * rows * max(inner, columns) <= MOST
+    assert (inner, columns) == product[2:] and 1 <= times * n * rows / (product[0] * product[1]) < 1.01
+
+
+def test_names_in_a_plot_do_not_overlap():
+    assert spread_out([0.1, 0.5], gap=0.04) == [0.1, 0.5]
+    heights = spread_out([0.1, 0.2, 0.2, 0.21, 0.9], gap=0.04)
+    assert min(b - a for a, b in zip(heights, heights[1:], strict=False)) > 0.04 - 1e-9
+    assert heights[0] == pytest.approx(0.1, abs=0.04) and heights[2] == pytest.approx(0.2, abs=0.02)
 
 
 def test_products_alone_are_as_many_as_the_model_has():

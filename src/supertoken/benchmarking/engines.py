@@ -146,7 +146,7 @@ def quantise_onnx(graph: Path, to: Path, job: Job) -> None:
         nodes_to_exclude=stacked_products(prepared),
         weight_type=QuantType.QInt8,
         per_channel=True,
-        reduce_range=True,  # without VNNI two products of full range overflow 16 bits
+        reduce_range=not torch.cpu._is_vnni_supported(),  # without it two products of full range overflow 16 bits
     )
 
 

@@ -17,6 +17,7 @@ from .engines import Job, make_call
 from .plan import Contestant
 
 Key = TypeVar("Key", bound=Hashable)
+MOST = 1 << 25  # numbers that an operand or result of products alone may hold: fused attention holds few of its weights
 
 
 def one_line(error: BaseException) -> str:
@@ -91,7 +92,8 @@ def take_turns(
 
 def product_call(products: Iterable[tuple[Product, int]], dtype: torch.dtype, device: str) -> Callable[[], None]:
     """What computes the matrix products of a model, each shape as often as the model has it, and nothing else."""
-    kept = [(operands(product, dtype, torch.device(device)), count) for product, count in products]
+    pieces = [(*piece(product), count) for product, count in products]
+    kept = [(operands(part, dtype, torch.device(device)), times * count) for part, times, count in pieces]
 
     def compute() -> None:
         with torch.inference_mode():
@@ -100,6 +102,15 @@ def product_call(products: Iterable[tuple[Product, int]], dtype: torch.dtype, de
                     multiply(a, b)
 
     return compute
+
+
+def piece(product: Product) -> tuple[Product, int]:
+    """A product that fits in MOST, and how many of it make the whole."""
+    n, rows, inner, columns = product
+    width = max(inner, columns)
+    together = max(d for d in range(1, min(n, max(1, MOST // (rows * width))) + 1) if n % d == 0)
+    parts = math.ceil(together * rows * width / MOST)
+    return (together, math.ceil(rows / parts), inner, columns), n // together * parts
 
 
 def in_child(function: Callable[..., Any], *args: Any) -> tuple[Any, str | None]:

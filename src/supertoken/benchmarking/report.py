@@ -152,20 +152,44 @@ def label(row: dict[str, Any]) -> str:
 
 
 def draw_throughput(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Images per second against parameters, one point for each record with figures."""
-    figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
-    for row in rows:
-        if row["images_per_second"] is None or row["parameters"] is None:
-            continue
-        point = (row["parameters"] / 1e6, row["images_per_second"])
-        axis.scatter(*point, color="C3" if row["model"].startswith("stt_") else "C0", zorder=3)
-        axis.annotate(label(row), point, xytext=(5, 3), textcoords="offset points", fontsize=7)
-    axis.set(xlabel="parameters (millions)", ylabel="images/s")
-    axis.margins(x=0.2)
-    axis.set(xlim=(0, None), ylim=(0, None))
-    axis.grid(alpha=0.3)
+    """Images per second against parameters, one point for each record with figures, named in a column beside."""
+    found = [row for row in rows if row["images_per_second"] is not None and row["parameters"] is not None]
+    found.sort(key=lambda row: row["images_per_second"])
+    figure, axis = plt.subplots(figsize=(10, 6), layout="constrained")
+    axis.set(xlabel="parameters (millions)", ylabel="images/s", yscale="log")
+    points = [(row["parameters"] / 1e6, row["images_per_second"]) for row in found]
+    colors = ["C3" if row["model"].startswith("stt_") else "C0" for row in found]
+    axis.scatter([x for x, _ in points], [y for _, y in points], color=colors, zorder=3)
+    axis.set_xlim(0, None)
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("{x:g}")
+    axis.grid(alpha=0.3, which="both")
+    to_axes = axis.transData + axis.transAxes.inverted()
+    heights = spread_out([to_axes.transform(point)[1] for point in points], gap=0.042)
+    for row, point, height, color in zip(found, points, heights, colors, strict=True):
+        axis.annotate(
+            f"{row['images_per_second']:.3g}  {label(row)}",
+            point,
+            xytext=(1.04, height),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=8,
+            color=color,
+            arrowprops={"arrowstyle": "-", "relpos": (0, 0.5), "color": "0.75", "linewidth": 0.6},
+        )
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def spread_out(values: list[float], gap: float) -> list[float]:
+    """Rising numbers moved up and down until they are `gap` apart at least."""
+    up: list[float] = []
+    for value in values:
+        up.append(max(value, up[-1] + gap) if up else value)
+    down: list[float] = []
+    for value in reversed(values):
+        down.append(min(value, down[-1] - gap) if down else value)
+    return [(a + b) / 2 for a, b in zip(up, reversed(down), strict=True)]
 
 
 def curves_of(rows: list[dict[str, Any]]) -> dict[str, dict[int, float]]:
