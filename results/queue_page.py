@@ -70,7 +70,7 @@ def results(queue: dict[str, Any], rows: list[dict[str, str]]) -> dict[str, dict
         by_args.setdefault(row["model_args"], []).append(row)
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for group, about in queue["groups"].items():
-        args = {arm: arguments(queue, changes) for arm, changes in about["arms"].items()}
+        args = {arm: arguments(queue, about, changes) for arm, changes in about["arms"].items()}
         found[group] = {arm: summary(by_args[key]) for arm, key in args.items() if key in by_args}
     return found
 

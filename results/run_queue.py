@@ -3,9 +3,11 @@
 python results/run_queue.py ablations --data FOLDER [--work runs/queue] [--seed N] [--minutes N] [--list]
 
 The queue is results/ablations/queue.yaml, models of its own are in variants.py beside it, and the rows go to runs.csv.
-An arm is the base model with some arguments changed, or with `model` that model of timm's; `recipe` changes the recipe.
-FOLDER has a folder `train` with one folder of images for each class, of which a tenth is kept for validation. A folder
-`test` beside it is opened only by queues that say `test: true`.
+An arm is the base model with some arguments changed, or with `model` that model of timm's; `recipe` changes the recipe,
+also that of a whole group, and a group may have `data` and `base` of its own.
+FOLDER holds the data sets by the names that the queue calls them (`data: cifar10`). Each has a folder `train` with one
+folder of images for each class, of which a tenth is kept for validation. A folder `test` beside it (or `val`, if there
+is no test) is opened only by queues that say `test: true`, once at the end of each run.
 
 Small models train fastest with one thread: on two cores, one process for each of two seeds (OMP_NUM_THREADS=1).
 """
@@ -45,10 +47,13 @@ def register(folder: Path) -> None:
         spec.loader.exec_module(module)
 
 
-def arguments(queue: dict[str, Any], changes: dict[str, Any]) -> str:
-    """What makes an arm itself, as JSON."""
-    base = {} if "model" in changes else queue["base"]
-    return json.dumps(base | changes, sort_keys=True)
+def arguments(queue: dict[str, Any], about: dict[str, Any], changes: dict[str, Any]) -> str:
+    """What makes an arm of a group itself, as JSON: arguments of the model, and `recipe` and `data` among them."""
+    args = dict(changes) if "model" in changes else about.get("base", queue["base"]) | changes
+    recipe = about.get("recipe", {}) | changes.get("recipe", {})
+    args |= {"recipe": recipe} if recipe else {}
+    args |= {"data": about["data"]} if "data" in about else {}
+    return json.dumps(args, sort_keys=True)
 
 
 def jobs(queue: dict[str, Any]) -> list[dict[str, Any]]:
@@ -56,7 +61,7 @@ def jobs(queue: dict[str, Any]) -> list[dict[str, Any]]:
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for group, about in queue["groups"].items():
         for arm, changes in about["arms"].items():
-            args = arguments(queue, changes)
+            args = arguments(queue, about, changes)
             for seed in about.get("seeds", queue["seeds"]):
                 found.setdefault((args, seed), {"group": group, "arm": arm, "model_args": args, "seed": seed})
     return list(found.values())
@@ -70,6 +75,22 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def view(queue: dict[str, Any], name: str, data: Path, work: Path) -> Path:
+    """A folder with links to the parts of a data set that the queue may see."""
+    folder = work / "data" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {"train": data / name / "train"}
+    if queue.get("test"):
+        test = data / name / "test"
+        parts["test"] = test if test.is_dir() else data / name / "val"
+    for part, source in parts.items():
+        if not source.is_dir():
+            sys.exit(f"{source}: there is no such folder; --data is the folder that holds {name}")
+        if not (folder / part).exists():
+            (folder / part).symlink_to(source.resolve())
+    return folder
+
+
 def run(job: dict[str, Any], queue: dict[str, Any], data: Path, work: Path) -> dict[str, Any]:
     """Trains one arm, or goes on with it, and returns its row."""
     folder = work / f"{job['group']}-{job['arm']}-{job['seed']}".replace(" ", "_").replace(",", "").replace(":", "")
@@ -80,7 +101,8 @@ def run(job: dict[str, Any], queue: dict[str, Any], data: Path, work: Path) -> d
         args = json.loads(job["model_args"])
         recipe = queue["recipe"] | args.pop("recipe", {})
         recipe["model"] = args.pop("model", recipe["model"])
-        train(Recipe(**recipe, model_args=args, data=str(data), out=str(folder), seed=job["seed"]))
+        seen = view(queue, args.pop("data", queue["data"]), data, work)
+        train(Recipe(**recipe, model_args=args, data=str(seen), out=str(folder), seed=job["seed"]))
     return job | figures(folder)
 
 
@@ -90,6 +112,8 @@ def figures(folder: Path) -> dict[str, Any]:
     assert recipe.model is not None and recipe.img_size is not None
     last, found = read_metrics(folder / "metrics.csv")[-1], json.loads((folder / "evaluation.json").read_text())
     args = recipe.model_args | {"num_classes": len(found["validation"]["classes"])}
+    if recipe.model.startswith("stt_"):
+        args["img_size"] = recipe.img_size
     cost = cost_of(Contestant(recipe.model, args=tuple(sorted(args.items()))), recipe.img_size, 1)
     return {
         "parameters": cost.parameters,
@@ -138,15 +162,8 @@ def main() -> None:
             row = done.get((job["model_args"], job["seed"]))
             print(f"{job['group']}: {job['arm']}, seed {job['seed']}: {row['val_top1'] if row else 'not run yet'}")
         return
-    if not (args.data / "train").is_dir():
-        sys.exit(f"{args.data}: there is no folder train in it")
     keep_freed_memory()
     register(folder)
-    view = args.work / "data"
-    view.mkdir(parents=True, exist_ok=True)
-    for part in ("train", "test") if queue.get("test") else ("train",):
-        if not (view / part).exists():
-            (view / part).symlink_to((args.data / part).resolve())
     started = time.monotonic()
     for number, job in enumerate(todo):
         spent = [float(row["minutes"]) for row in read_rows(rows)]
@@ -155,7 +172,7 @@ def main() -> None:
             break
         print(f"[{number + 1}/{len(todo)}] {job['group']}: {job['arm']}, seed {job['seed']}", flush=True)
         try:
-            keep(rows, run(job, queue, view, args.work))
+            keep(rows, run(job, queue, args.data, args.work))
         except TrainingStopped as stopped:
             sys.exit(f"stopped: {stopped}; the same command goes on")
 

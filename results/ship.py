@@ -16,6 +16,10 @@ from safetensors.torch import load_file, save_file
 HERE = Path(__file__).parent
 WEIGHTS = HERE.parent / "src" / "supertoken" / "weights"
 LIMIT = 16e6  # bytes
+VIEWS = {
+    "flip": "Its answer is the mean over an image and its mirror image.\n",
+    "shift": "Its answer is the mean over an image, its mirror image, and both moved by a 32nd of the side.\n",
+}
 CARD = """---
 library_name: timm
 pipeline_tag: image-classification
@@ -41,7 +45,7 @@ Images are made {size} x {size} pixels. The weights are in half precision and ar
 |---|---:|---:|---:|
 {accuracy}
 
-{flips}Trained for {minutes:.0f} minutes ({epochs:.1f} epochs) on {cores} cores of {cpu}, with this recipe:
+{views}Trained for {minutes:.0f} minutes ({epochs:.1f} epochs) on {cores} cores of {cpu}, with this recipe:
 
 ```yaml
 {recipe}
@@ -71,7 +75,7 @@ def card(run: Path, name: str) -> str:
         classes=", ".join(config["label_names"]),
         size=config["pretrained_cfg"]["input_size"][-1],
         accuracy="\n".join(rows),
-        flips="Its answer is the mean over an image and its mirror image.\n" * (recipe.get("tta") == "flip"),
+        views=VIEWS.get(recipe.get("tta"), ""),
         minutes=float(last["minutes"]),
         epochs=float(last["epoch"]),
         cores=machine["cores"],

@@ -135,7 +135,7 @@ def test_the_page_says_what_has_not_been_run(tmp_path, monkeypatch):
 
 def test_the_queue_runs_each_arm_once_and_sees_no_test_set(runner, tmp_path, monkeypatch):
     for split in ("train", "test"):
-        make_folder(tmp_path / "data" / split, per_class=20)
+        make_folder(tmp_path / "data" / "cifar10" / split, per_class=20)
     queue = QUEUE | {"seeds": [0], "groups": {"one": {"question": "?", "arms": {"a": {}, "b": {}}}}}
     queue["recipe"] = QUEUE["recipe"] | {"epochs": 1, "batch_size": 16, "eval_epochs": 1}
     queue["base"] = QUEUE["base"] | {"width": 16, "local_layers": 2, "global_layers": 1}
@@ -159,21 +159,25 @@ def peers(runner):
     runner.register(folder)
     queue = yaml.safe_load((folder / "queue.yaml").read_text())
 
-    def size(changes):
-        args = json.loads(runner.arguments(queue, changes))
-        args.pop("recipe", None)
-        model = timm.create_model(args.pop("model", queue["recipe"]["model"]), num_classes=10, **args)
-        assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+    def size(about, changes):
+        args = json.loads(runner.arguments(queue, about, changes))
+        side = (queue["recipe"] | args.pop("recipe", {}))["img_size"]
+        args.pop("data", None)
+        name = args.pop("model", queue["recipe"]["model"])
+        model = timm.create_model(
+            name, num_classes=10, **({"img_size": side} if name.startswith("stt_") else {}), **args
+        )
+        assert model(torch.randn(2, 3, side, side)).shape == (2, 10)
         return sum(p.numel() for p in model.parameters())
 
     return {
-        group: {arm: size(changes) for arm, changes in about["arms"].items()}
+        group: {arm: size(about, changes) for arm, changes in about["arms"].items()}
         for group, about in queue["groups"].items()
     }
 
 
 def test_peers_have_the_parameters_that_their_group_is_named_after(peers):
-    half = peers["half the parameters, twice the speed"]
-    assert half["STT"] <= half["Swin"] / 2
-    equal = peers["equal parameters"].values()
-    assert max(equal) < 1.2 * min(equal)
+    for group in ("half the parameters, twice the speed", "flowers, half the parameters"):
+        assert peers[group]["STT"] <= peers[group]["Swin"] / 2
+    for group in ("equal parameters", "flowers, equal parameters"):
+        assert max(peers[group].values()) < 1.2 * min(peers[group].values())

@@ -78,20 +78,29 @@ def test_batched_prediction_equals_one_by_one(trained, pictures):
         np.testing.assert_allclose(a.probabilities, b.probabilities, rtol=1e-4, atol=1e-6)
 
 
-def test_with_flips_an_image_and_its_mirror_image_get_the_same_answer(trained):
-    plain, flips = Predictor(load_model(trained)), load_model(trained)
-    flips.about["tta"] = "flip"
+@pytest.mark.parametrize("tta", ["flip", "shift"])
+def test_with_flips_an_image_and_its_mirror_image_get_the_same_answer(trained, tta):
+    predictor = Predictor(load_model(trained))
+    predictor.trained.about["tta"] = tta
     images = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
-    mean = (plain.logits(images) + plain.logits(images.flip(3))) / 2
-    assert not torch.allclose(mean, plain.logits(images), atol=1e-4)
-    for view in (images, images.flip(3)):
-        torch.testing.assert_close(Predictor(flips).logits(view), mean, rtol=1e-5, atol=1e-6)
+    answer = predictor.logits(images)
+    if tta == "flip":
+        torch.testing.assert_close(predictor.logits(images.flip(3)), answer, rtol=1e-5, atol=1e-6)
+    predictor.trained.about["tta"] = "none"
+    moved = [(images, 0.5)]
+    for by in (-1, 1):  # pixel by pixel, mirrored at the edges
+        places = [abs(i + by) if i + by < 16 else 30 - i - by for i in range(16)]
+        moved.append((images[..., places, :][..., places], 0.25))
+    moved = moved if tta == "shift" else [(images, 1.0)]
+    slow = sum(w / 2 * (predictor.logits(view) + predictor.logits(view.flip(3))) for view, w in moved)
+    torch.testing.assert_close(answer, slow, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(answer, predictor.logits(images), atol=1e-4)
 
 
 def test_a_run_with_flips_is_measured_and_used_with_flips(trained, tmp_path, capsys):
     recipe = TINY | {"data": str(trained.parent / "data"), "out": str(tmp_path / "run"), "tta": "flip", "epochs": 2}
     run = train(Recipe(**recipe), Console(quiet=True))
-    assert load_model(run).flips and not load_model(trained).flips
+    assert load_model(run).tta == "flip" and load_model(trained).tta == "none"
     losses = {}
     for tta in ("flip", "none", None):
         words = ["evaluate", "--model", str(run), "--split", "val", "--out", str(tmp_path / str(tta))]

@@ -165,7 +165,38 @@ def write_page() -> None:
         note = HERE / "notes" / f"{name}.md"
         lines += ["", note.read_text().strip()] if note.exists() else []
         lines += figures(name, rows)
+        lines += graphs() if name == "engines" else []
     (DOCS / "benchmarks.md").write_text("\n".join(lines) + "\n")
+
+
+def graphs() -> list[str]:
+    """What the engines make of both networks, from graphs.py: a table for each engine, rare nodes in one line."""
+    if not (HERE / "graphs.csv").exists():
+        return []
+    with open(HERE / "graphs.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    lines = [
+        "",
+        "### Inside the graphs",
+        "",
+        "Kinds of nodes after each engine's own fusion, and their share of the time",
+    ]
+    lines[-1] += f" (batch 8, {rows[0]['cpu']}; kinds below 0.5 % of both are left out)."
+    for engine in ("onnx", "openvino"):
+        kinds = dict.fromkeys(r["node"] for r in rows if r["engine"] == engine)
+        found = {(r["model"], r["node"]): r for r in rows if r["engine"] == engine}
+        lines += ["", f"| {engine} | {SWIN}: nodes | time | {OURS}: nodes | time |", "|---|---|---|---|---|"]
+        for kind in kinds:
+            pair = [found.get((model, kind)) for model in (SWIN, OURS)]
+            if max(float(r["share"]) for r in pair if r) >= 0.005:
+                cells = [
+                    cell
+                    for r in pair
+                    for cell in ((r["count"], f"{100 * float(r['share']):.1f} %") if r else ("0", "-"))
+                ]
+                lines.append("| " + " | ".join([kind, *cells]) + " |")
+    note = HERE / "notes" / "graphs.md"
+    return lines + (["", note.read_text().strip()] if note.exists() else [])
 
 
 def figures(name: str, rows: list[dict[str, Any]]) -> list[str]:

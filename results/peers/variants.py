@@ -1,5 +1,6 @@
 """A peer that timm has no name for, built from timm's classes."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -24,9 +25,11 @@ default_cfgs = generate_default_cfgs(
 
 
 @register_model
-def cct_like(pretrained: bool = False, embed_dim: int = 128, **kwargs: Any) -> nn.Module:
+def cct_like(
+    pretrained: bool = False, embed_dim: int = 128, strides: Sequence[int] = (1, 2, 2), **kwargs: Any
+) -> nn.Module:
     """After CCT (arXiv 2104.05704): convolutions make the tokens, there is no class token, the mean is classified."""
-    stem = ConvStem(depth=3, channels=(32, embed_dim // 2, embed_dim), stride=(1, 2, 2), act_layer=nn.GELU)
+    stem = ConvStem(depth=3, channels=(32, embed_dim // 2, embed_dim), stride=tuple(strides), act_layer=nn.GELU)
     args = {"img_size": 32, "patch_size": 1, "class_token": False, "global_pool": "avg", "embed_dim": embed_dim}
     args["embed_layer"] = partial(HybridEmbed, backbone=stem, proj=False)
     return build_model_with_cfg(VisionTransformer, "cct_like", pretrained, **(args | kwargs))

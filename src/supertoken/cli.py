@@ -99,7 +99,7 @@ def run_evaluate(argv: Sequence[str]) -> None:
         "--split", type=str, default=None, choices=["val", "test", "train"], help="Which; test, or else val"
     )
     parser.add_argument(
-        "--tta", type=str, default=None, choices=["none", "flip"], help="Mean over mirror images; as the model does"
+        "--tta", type=str, default=None, choices=["none", "flip", "shift"], help="Views of an image; as the model does"
     )
     parser.add_argument("--skip_damaged", type=bool, default=False, help="Leave damaged images out")
     parser.add_argument("--batch_size", type=int, default=64, help="Images at once")

@@ -47,9 +47,9 @@ class TrainedModel:
         return bool(self.about.get("multi_label", False))
 
     @property
-    def flips(self) -> bool:
-        """Whether it answers with the mean over an image and its mirror image."""
-        return self.about.get("tta") == "flip"
+    def tta(self) -> str:
+        """Over which views of an image its answer is the mean: none, flip or shift."""
+        return self.about.get("tta", "none")
 
 
 def new_run_folder(wanted: str | None, data: str) -> Path:

@@ -97,8 +97,9 @@ class Recipe:
     weighted_sampling: bool = False
     """Draw every class equally often"""
 
-    tta: Literal["none", "flip"] = "none"
-    """flip: the model answers with the mean over an image and its mirror image, in evaluation and later use"""
+    tta: Literal["none", "flip", "shift"] = "none"
+    """Answer with the mean over views, in evaluation and later use: flip, an image and its mirror image (2 views);
+    shift, both also moved by a 32nd of the side in two directions (6 views)"""
     eval_epochs: float = 1.0
     """Epochs between evaluations"""
     patience: Optional[int] = None

@@ -1,0 +1,102 @@
+"""Looks into the graphs that ONNX Runtime and OpenVINO make of two models: kinds of nodes, and where the time goes.
+
+python results/benchmarks/graphs.py writes graphs.csv; page.py makes tables of it.
+"""
+
+import csv
+import json
+import os
+import tempfile
+from collections import Counter, defaultdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import openvino
+import timm
+import torch
+
+import supertoken  # noqa: F401  registers the models
+from supertoken.benchmarking.engines import Job, exported, random_images
+from supertoken.benchmarking.plan import Contestant
+from supertoken.run_folder import environment
+
+HERE = Path(__file__).parent
+MODELS = ("swin_base_patch4_window7_224", "stt_s25")
+RUNS = 10
+Share = dict[str, tuple[int, float]]  # kind of node -> how many there are, and their share of the time
+
+
+def onnxruntime_graph(path: Path, job: Job) -> Share:
+    """After ONNX Runtime's own optimisation."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = job.threads
+    options.optimized_model_filepath = str(path.with_suffix(".optimised.onnx"))
+    options.enable_profiling = True
+    options.profile_file_prefix = str(path.with_suffix(""))
+    options.log_severity_level = 3  # it warns that such a file is for this machine only
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    images = {session.get_inputs()[0].name: random_images(job)}
+    for _ in range(RUNS):
+        session.run(None, images)
+    events = json.loads(Path(session.end_profiling()).read_text())
+    spent: dict[str, float] = defaultdict(float)
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            spent[event["args"]["op_name"]] += event["dur"]
+    nodes = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+    return shares(nodes, spent)
+
+
+def openvino_graph(path: Path, job: Job) -> Share:
+    """As OpenVINO executes it; what is fused into another node has none of its own."""
+    settings = {
+        "INFERENCE_NUM_THREADS": job.threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32",
+        "PERF_COUNT": True,
+    }  # fmt: skip
+    request = openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
+    spent: dict[str, float] = defaultdict(float)
+    nodes: Counter[str] = Counter()
+    for run in range(RUNS):
+        request.infer([random_images(job)])
+        done = [p for p in request.profiling_info if p.status == openvino.ProfilingInfo.Status.EXECUTED]
+        for node in done:
+            spent[node.node_type] += node.real_time.total_seconds()
+        if run == 0:
+            nodes.update(node.node_type for node in done)
+    return shares(nodes, spent)
+
+
+def shares(nodes: Counter[str], spent: dict[str, float]) -> Share:
+    """Of the time of all nodes."""
+    total = sum(spent.values())
+    return {kind: (count, spent.get(kind, 0.0) / total) for kind, count in nodes.items()}
+
+
+def main() -> None:
+    """Both models in both engines."""
+    threads = torch.get_num_threads()
+    here = {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"), "cpu": environment()["cpu"]}
+    here |= {"onnxruntime": onnxruntime.__version__, "openvino": openvino.__version__, "timm": timm.__version__}
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job("inference", 8, 224, "cpu", threads, folder)
+        for model in MODELS:
+            for engine, look in (("onnx", onnxruntime_graph), ("openvino", openvino_graph)):
+                found = look(exported(Contestant(model, engine=engine, reparam=True), job), job)
+                for kind, (count, share) in sorted(found.items(), key=lambda item: -item[1][1]):
+                    rows.append(
+                        {"model": model, "engine": engine, "node": kind, "count": count, "share": round(share, 4)}
+                        | here
+                    )
+    with open(HERE / "graphs.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    main()
