@@ -48,6 +48,46 @@ def test_every_arm_learns_with_all_its_weights(runner, name, changes):
     assert silent == []
 
 
+SHORT = yaml.safe_load((ROOT.parent / "short" / "queue.yaml").read_text())
+
+
+def short(changes):
+    torch.manual_seed(0)
+    args = SHORT["base"] | {key: value for key, value in changes.items() if key != "recipe"}
+    return timm.create_model("stt_short", num_classes=10, **args)
+
+
+@pytest.mark.parametrize("group", ["stem", "above"])
+def test_every_arm_of_the_short_recipe_learns_with_all_its_weights(runner, group):
+    runner.register(ROOT.parent / "short")
+    for arm, changes in SHORT["groups"][group]["arms"].items():
+        model = short(changes)
+        model(torch.randn(4, 3, 32, 32)).sum().backward()
+        assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == [], arm
+
+
+def test_parts_of_the_short_recipe_are_what_they_say(runner):
+    runner.register(ROOT.parent / "short")
+    x = torch.randn(2, 3, 32, 32)
+    moved = short({"parts": {"shifted": True}}).stem[0](x)
+    assert moved.shape == (2, 15, 32, 32)
+    torch.testing.assert_close(moved[:, 3:6, 2:, 2:], x[:, :, :-2, :-2])
+    torch.testing.assert_close(moved[:, 12:, :-2, :-2], x[:, :, 2:, 2:])
+    conv = short({"parts": {"dirac": True}}).stem[1].conv
+    y = torch.randn(1, 32, 8, 8)
+    torch.testing.assert_close(conv(y)[:, :32], y)
+    model, plain = short({"parts": {"own_scale": True}}).eval(), short({}).eval()
+    attention, usual = model.global_layers[0].block.attn, plain.global_layers[0].block.attn
+    usual.load_state_dict(attention.state_dict(), strict=False)
+    tokens = torch.randn(2, 4, 128)
+    attention.log_scale.data.fill_(0.5)
+    q, k, v = usual.qkv(tokens).reshape(2, 4, 3, 4, 32).permute(2, 0, 3, 1, 4)
+    weights = (q @ k.transpose(2, 3) * 32**-0.5 * torch.tensor(0.5).exp()).exp() * (1 - torch.eye(4))
+    slow = usual.proj((weights / weights.sum(-1, keepdim=True) @ v).transpose(1, 2).reshape(2, 4, 128))
+    torch.testing.assert_close(attention(tokens), slow, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(attention.first(tokens), slow[:, :1], rtol=1e-4, atol=1e-5)
+
+
 def test_geometries_have_equal_parameters(runner):
     sizes = [
         sum(
