@@ -4,6 +4,7 @@ python results/update.py                     writes the table anew
 python results/update.py RUN NAME            first copies the run folder's figures to results/runs/NAME-seedN
 """
 
+import dataclasses
 import json
 import shutil
 import statistics
@@ -13,9 +14,12 @@ from pathlib import Path
 
 import yaml
 
+from supertoken.model.architecture import Architecture
+
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 KEPT = ("recipe.yaml", "metrics.csv", "evaluation.json", "environment.json", "curves.png", "confusion.png", "log.txt")
+FIELDS = [field.name for field in dataclasses.fields(Architecture)]
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 
 
@@ -60,7 +64,9 @@ def table() -> str:
         training = f"{minutes:.1f} min, {float(metrics[0][1]):.1f} epochs"
         where = f"{machine['cores']} cores, {machine['cpu']}"
         values = [f[part]["top1"] for f in figures]
-        what = f"`{recipe['model']}` at {recipe['img_size']} px"
+        given = {key: value for key, value in recipe["model_args"].items() if key in FIELDS}
+        args = f" ({', '.join(f'{key} {value}' for key, value in given.items())})" if given else ""
+        what = f"`{recipe['model']}`{args} at {recipe['img_size']} px"
         lines.append(f"| {link} | {what} | {training} | {part} | {spread(values)} | {where} |")
     return "\n".join(lines)
 
