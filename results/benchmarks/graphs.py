@@ -1,4 +1,4 @@
-"""Looks into the graphs that ONNX Runtime and OpenVINO make of two models: kinds of nodes, and where the time goes.
+"""Looks into what torch, ONNX Runtime and OpenVINO make of two models: kinds of nodes, and where the time goes.
 
 python results/benchmarks/graphs.py writes graphs.csv; page.py makes tables of it.
 """
@@ -17,10 +17,12 @@ import onnxruntime
 import openvino
 import timm
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 import supertoken  # noqa: F401  registers the models
-from supertoken.benchmarking.engines import Job, exported, random_images
+from supertoken.benchmarking.engines import Job, exported, make_call, random_images
 from supertoken.benchmarking.plan import Contestant
+from supertoken.memory import keep_freed_memory
 from supertoken.run_folder import environment
 
 HERE = Path(__file__).parent
@@ -29,8 +31,22 @@ RUNS = 10
 Share = dict[str, tuple[int, float]]  # kind of node -> how many there are, and their share of the time
 
 
-def onnxruntime_graph(path: Path, job: Job) -> Share:
+def eager_graph(contestant: Contestant, job: Job) -> Share:
+    """torch's operations, as its profiler sees them."""
+    call = make_call(contestant, job)
+    for _ in range(3):
+        call()
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        for _ in range(RUNS):
+            call()
+    events = [event for event in profiled.key_averages() if event.self_cpu_time_total > 0]
+    nodes = Counter({event.key: event.count // RUNS for event in events})
+    return shares(nodes, {event.key: event.self_cpu_time_total for event in events})
+
+
+def onnxruntime_graph(contestant: Contestant, job: Job) -> Share:
     """After ONNX Runtime's own optimisation."""
+    path = exported(contestant, job)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = job.threads
     options.optimized_model_filepath = str(path.with_suffix(".optimised.onnx"))
@@ -50,8 +66,9 @@ def onnxruntime_graph(path: Path, job: Job) -> Share:
     return shares(nodes, spent)
 
 
-def openvino_graph(path: Path, job: Job) -> Share:
+def openvino_graph(contestant: Contestant, job: Job) -> Share:
     """As OpenVINO executes it; what is fused into another node has none of its own."""
+    path = exported(contestant, job)
     settings = {
         "INFERENCE_NUM_THREADS": job.threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32",
         "PERF_COUNT": True,
@@ -69,6 +86,9 @@ def openvino_graph(path: Path, job: Job) -> Share:
     return shares(nodes, spent)
 
 
+LOOK = {"eager": eager_graph, "onnx": onnxruntime_graph, "openvino": openvino_graph}
+
+
 def shares(nodes: Counter[str], spent: dict[str, float]) -> Share:
     """Of the time of all nodes."""
     total = sum(spent.values())
@@ -76,7 +96,8 @@ def shares(nodes: Counter[str], spent: dict[str, float]) -> Share:
 
 
 def main() -> None:
-    """Both models in both engines."""
+    """Both models in all three."""
+    keep_freed_memory()
     threads = torch.get_num_threads()
     here = {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"), "cpu": environment()["cpu"]}
     here |= {"onnxruntime": onnxruntime.__version__, "openvino": openvino.__version__, "timm": timm.__version__}
@@ -84,8 +105,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         job = Job("inference", 8, 224, "cpu", threads, folder)
         for model in MODELS:
-            for engine, look in (("onnx", onnxruntime_graph), ("openvino", openvino_graph)):
-                found = look(exported(Contestant(model, engine=engine, reparam=True), job), job)
+            for engine, look in LOOK.items():
+                found = look(Contestant(model, engine=engine, reparam=True), job)
                 for kind, (count, share) in sorted(found.items(), key=lambda item: -item[1][1]):
                     rows.append(
                         {"model": model, "engine": engine, "node": kind, "count": count, "share": round(share, 4)}

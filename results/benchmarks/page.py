@@ -165,8 +165,28 @@ def write_page() -> None:
         note = HERE / "notes" / f"{name}.md"
         lines += ["", note.read_text().strip()] if note.exists() else []
         lines += figures(name, rows)
-        lines += graphs() if name == "engines" else []
+        lines += attempts() if name == "peers" else graphs() if name == "engines" else []
     (DOCS / "benchmarks.md").write_text("\n".join(lines) + "\n")
+
+
+def attempts() -> list[str]:
+    """What was tried to make eager torch faster, from attempts.py."""
+    if not (HERE / "attempts.csv").exists():
+        return []
+    with open(HERE / "attempts.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    lines = ["", "### What was tried in eager torch", ""]
+    lines += [
+        f"Each in turns with what it would replace, at the shapes of `{OURS}` and batch 8 ({rows[0]['cpu']}).",
+        "",
+    ]
+    lines += ["| attempt | before | after | ratio | quartiles |", "|---|---|---|---|---|"]
+    for row in rows:
+        times = [f"{float(row[key]):.3g} ms" for key in ("before_ms", "after_ms")]
+        ratio = f"{float(row['ratio']):.2f}x"
+        lines.append(f"| {row['attempt']} | {' | '.join(times)} | {ratio} | {row['ratio_q1']}-{row['ratio_q3']} |")
+    note = HERE / "notes" / "attempts.md"
+    return lines + (["", note.read_text().strip()] if note.exists() else [])
 
 
 def graphs() -> list[str]:
@@ -182,7 +202,7 @@ def graphs() -> list[str]:
         "Kinds of nodes after each engine's own fusion, and their share of the time",
     ]
     lines[-1] += f" (batch 8, {rows[0]['cpu']}; kinds below 0.5 % of both are left out)."
-    for engine in ("onnx", "openvino"):
+    for engine in ("eager", "onnx", "openvino"):
         kinds = dict.fromkeys(r["node"] for r in rows if r["engine"] == engine)
         found = {(r["model"], r["node"]): r for r in rows if r["engine"] == engine}
         lines += ["", f"| {engine} | {SWIN}: nodes | time | {OURS}: nodes | time |", "|---|---|---|---|---|"]

@@ -1,0 +1,124 @@
+"""Measures what was tried to make stt_s25 faster in eager torch, each against what it would replace, at its own shapes.
+
+python results/benchmarks/attempts.py writes attempts.csv; page.py makes a table of it.
+"""
+
+import csv
+import statistics
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.models import reparameterize_model
+
+import supertoken  # noqa: F401  registers the models
+from supertoken.benchmarking.measure import take_turns
+from supertoken.memory import keep_freed_memory
+from supertoken.run_folder import environment
+
+HERE = Path(__file__).parent
+BATCH, ROUNDS, SECONDS = 8, 15, 0.1
+Pair = tuple[Callable[[], Any], Callable[[], Any]]
+# oneDNN's own operators, which torch.compile uses; they are no public interface
+packed, reorder = torch.ops.mkldnn._linear_pointwise, torch.ops.mkldnn._reorder_linear_weight
+MANY, FEW = BATCH * 16 * 50, BATCH * 16  # tokens of a local layer, of a global layer
+
+
+def linears(rows: int, inner: int, columns: int) -> Pair:
+    """A Linear; with its weight packed for oneDNN, which adds the bias on the way."""
+    x, weight, bias = torch.randn(rows, inner), torch.randn(columns, inner) * 0.02, torch.randn(columns)
+    ready = reorder(weight, rows)
+    return lambda: F.linear(x, weight, bias), lambda: packed(x, ready, bias, "none", [], "")
+
+
+def linear_gelus(rows: int, inner: int, columns: int) -> Pair:
+    """A Linear and GELU; the same as one oneDNN operation."""
+    x, weight, bias = torch.randn(rows, inner), torch.randn(columns, inner) * 0.02, torch.randn(columns)
+    ready = reorder(weight, rows)
+    return lambda: F.gelu(F.linear(x, weight, bias)), lambda: packed(x, ready, bias, "gelu", [], "none")
+
+
+def attentions() -> Pair:
+    """The fused attention of a local layer; products and softmax one by one."""
+    q, k, v = torch.randn(BATCH * 16, 50, 3, 8, 48).permute(2, 0, 3, 1, 4).unbind(0)
+    return (
+        lambda: F.scaled_dot_product_attention(q, k, v),
+        lambda: (q * 48**-0.5 @ k.transpose(2, 3)).softmax(-1) @ v,
+    )
+
+
+def gelus() -> Pair:
+    """GELU of a local layer's MLP; its approximation by tanh."""
+    x = torch.randn(BATCH, 16, 50, 768)
+    return lambda: F.gelu(x), lambda: F.gelu(x, approximate="tanh")
+
+
+def stems() -> Pair:
+    """The convolutions of the stem on contiguous images; in channels-last memory."""
+    convs = [layer.conv for layer in timm.create_model("stt_s25").eval().stem]
+    images = torch.randn(BATCH, 3, 224, 224)
+    last = images.contiguous(memory_format=torch.channels_last)
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        for conv in convs:
+            x = conv(x)
+        return x
+
+    return lambda: run(images), lambda: run(last)
+
+
+def models(change: Callable[[torch.nn.Module], Any]) -> Pair:
+    """stt_s25 as it is; changed."""
+    images = torch.randn(BATCH, 3, 224, 224)
+    plain, other = timm.create_model("stt_s25").eval(), change(timm.create_model("stt_s25").eval())
+    return lambda: plain(images), lambda: other(images)
+
+
+ATTEMPTS: dict[str, Callable[[], Pair]] = {
+    "stem in channels-last memory (kept)": stems,
+    "whole network, BatchNorm and LayerScale folded (kept)": lambda: models(reparameterize_model),
+    "whole network, torch.compile with frozen weights": lambda: models(
+        lambda m: torch.compile(reparameterize_model(m), options={"freezing": True})
+    ),
+    "local layer, query-key-value, packed weight": lambda: linears(MANY, 384, 1152),
+    "local layer, MLP's first product and GELU as one": lambda: linear_gelus(MANY, 384, 768),
+    "global layer, MLP's first product and GELU as one": lambda: linear_gelus(FEW, 384, 1536),
+    "local layer, attention not fused": attentions,
+    "local layer, GELU by tanh": gelus,
+}
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Every attempt in turns with what it would replace."""
+    keep_freed_memory()
+    torch.manual_seed(0)
+    here = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+        "cpu": environment()["cpu"],
+        "torch": torch.__version__,
+    }
+    rows = []
+    for name, make in ATTEMPTS.items():
+        before, after = make()
+        times, errors = take_turns({"before": before, "after": after}, rounds=ROUNDS, seconds=SECONDS)
+        assert not errors, errors
+        ratios = [a / b for a, b in zip(times["before"], times["after"], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        figures = {"before_ms": statistics.median(times["before"]), "after_ms": statistics.median(times["after"])}
+        figures = {key: round(1000 * value, 3) for key, value in figures.items()}
+        figures |= {"ratio": round(middle, 3), "ratio_q1": round(low, 3), "ratio_q3": round(high, 3)}
+        rows.append({"attempt": name} | figures | here)
+        print(rows[-1], flush=True)
+    with open(HERE / "attempts.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
