@@ -88,6 +88,27 @@ def test_folded_models_count_where_nothing_else_was_measured(page):
     assert "| stt_s25:reparam=true | eager | 83.5 (paper's claim) |" in text
 
 
+def test_attempts_and_graphs_stand_where_they_belong(page):
+    write_rows(page.HERE / "peers.csv", rows({"swin_base_patch4_window7_224": 3.0, "stt_s25": 1.0}))
+    write_rows(page.HERE / "engines.csv", rows({"swin_base_patch4_window7_224": 3.0, "stt_s25": 1.0}, reparam=True))
+    (page.HERE / "attempts.csv").write_text(
+        "attempt,before_ms,after_ms,ratio,ratio_q1,ratio_q3,cpu\nprayer,10.0,9.5,1.05,0.9,1.2,An abacus\n"
+    )
+    (page.HERE / "graphs.csv").write_text(
+        "model,engine,node,count,share,cpu\nswin_base_patch4_window7_224,onnx,Gemm,97,0.6,An abacus\n"
+        "stt_s25,onnx,Gemm,114,0.55,An abacus\nstt_s25,onnx,Conv,6,0.2,An abacus\nstt_s25,onnx,Cast,9,0.001,An abacus\n"
+    )
+    page.write_page()
+    text = (page.DOCS / "benchmarks.md").read_text()
+    assert "| prayer | 10 ms | 9.5 ms | 1.05x | 0.90-1.20 |" in text
+    assert "| Gemm | 97 | 60.0 % | 114 | 55.0 % |" in text and "| Conv | 0 | - | 6 | 20.0 % |" in text
+    assert "Cast" not in text
+    peers, tried, engines, inside = (
+        text.index(t) for t in ("## Inference", "### What was", "## Engines", "### Inside")
+    )
+    assert peers < tried < engines < inside
+
+
 def test_a_lower_share_of_memory_is_better(page, tmp_path):
     train = rows({"swin_base_patch4_window7_224": 3.0, "stt_s25": 1.0}, mode="train")
     train[1].memory = 4 * 10**8

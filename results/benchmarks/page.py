@@ -184,7 +184,8 @@ def attempts() -> list[str]:
     for row in rows:
         times = [f"{float(row[key]):.3g} ms" for key in ("before_ms", "after_ms")]
         ratio = f"{float(row['ratio']):.2f}x"
-        lines.append(f"| {row['attempt']} | {' | '.join(times)} | {ratio} | {row['ratio_q1']}-{row['ratio_q3']} |")
+        quartiles = interval(float(row["ratio_q1"]), float(row["ratio_q3"]))
+        lines.append(f"| {row['attempt']} | {' | '.join(times)} | {ratio} | {quartiles} |")
     note = HERE / "notes" / "attempts.md"
     return lines + (["", note.read_text().strip()] if note.exists() else [])
 
