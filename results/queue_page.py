@@ -27,10 +27,12 @@ def summary(rows: list[dict[str, str]]) -> dict[str, Any]:
     tests = [100 * float(row["test_top1"]) for row in rows if row.get("test_top1")]
     mmacs, minutes = float(rows[0]["mmacs"]), [float(row["minutes"]) for row in rows]
     images = statistics.mean(float(row["images_per_second"]) * 60 * float(row["minutes"]) for row in rows)
+    judged = tests or values
     return {
-        "mean": statistics.mean(values),
-        "low": min(values),
-        "high": max(values),
+        "mean": statistics.mean(judged),
+        "low": min(judged),
+        "high": max(judged),
+        "validation": spread(values),
         "seeds": len(values),
         "parameters": int(rows[0]["parameters"]),
         "mmacs": mmacs,
@@ -75,9 +77,16 @@ def results(queue: dict[str, Any], rows: list[dict[str, str]]) -> dict[str, dict
     return found
 
 
+def listed(settings: dict[str, Any] | None) -> str:
+    """Names and values in a row."""
+    return ", ".join(f"{key} {value}" for key, value in (settings or {}).items())
+
+
 def section(group: str, about: dict[str, Any], arms: dict[str, dict[str, Any]]) -> list[str]:
     """One group as Markdown."""
     lines = [f"## {group[0].upper()}{group[1:]}", "", " ".join(about["question"].split()), ""]
+    own = {"Data": about.get("data"), "Base": listed(about.get("base")), "Recipe": listed(about.get("recipe"))}
+    lines += [f"{what} of this group: {text}.\n" for what, text in own.items() if text]
     tested = any(r["test"] for r in arms.values())
     head = ["arm", "parameters", "MMACs", "validation", *(["test"] if tested else []), "seeds", "images/s", "PFLOP"]
     lines += ["| " + " | ".join([*head, "verdict"]) + " |", "|---" * (len(head) + 1) + "|"]
@@ -88,7 +97,7 @@ def section(group: str, about: dict[str, Any], arms: dict[str, dict[str, Any]]) 
             continue
         r = arms[arm]
         cells = [arm, f"{r['parameters'] / 1e3:,.0f}k", f"{r['mmacs']:.1f}"]
-        cells += [f"{r['mean']:.2f} % ({r['low']:.2f} to {r['high']:.2f})", *([r["test"]] if tested else [])]
+        cells += [r["validation"], *([r["test"]] if tested else [])]
         cells += [str(r["seeds"]), f"{r['rate']:.0f}", f"{r['petaflops']:.3f}", said[arm]]
         lines.append("| " + " | ".join(cells) + " |")
     return lines + [""]
@@ -102,7 +111,8 @@ def draw(path: Path, arms: dict[str, dict[str, Any]]) -> None:
             r["minutes"], r["mean"], yerr=[[r["mean"] - r["low"]], [r["high"] - r["mean"]]], fmt="o", capsize=3
         )
         axis.annotate(name, (r["minutes"], r["mean"]), xytext=(6, 4), textcoords="offset points", fontsize=7)
-    axis.set(xlabel="minutes of training (two cores)", ylabel="validation accuracy (%)")
+    tested = any(r["test"] for r in arms.values())
+    axis.set(xlabel="minutes of training (one core)", ylabel=f"{'test' if tested else 'validation'} accuracy (%)")
     axis.margins(x=0.3)
     axis.grid(alpha=0.3)
     figure.savefig(path, dpi=150)
@@ -114,8 +124,8 @@ def write_page(folder: Path) -> None:
     queue = yaml.safe_load((folder / "queue.yaml").read_text())
     name = queue["page"]
     found = results(queue, read_rows(folder / "runs.csv"))
-    base = ", ".join(f"{key} {value}" for key, value in queue["base"].items())
-    recipe = ", ".join(f"{key} {value}" for key, value in queue["recipe"].items() if key != "model")
+    base = listed(queue["base"])
+    recipe = listed({key: value for key, value in queue["recipe"].items() if key != "model"})
     lines = [
         f"# {queue['title']}",
         "",

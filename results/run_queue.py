@@ -13,7 +13,9 @@ Small models train fastest with one thread: on two cores, one process for each o
 """
 
 import argparse
+import contextlib
 import csv
+import hashlib
 import importlib.util
 import json
 import shutil
@@ -76,8 +78,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def view(queue: dict[str, Any], name: str, data: Path, work: Path) -> Path:
-    """A folder with links to the parts of a data set that the queue may see."""
-    folder = work / "data" / name
+    """A folder with links to the parts of a data set that this queue may see."""
+    folder = work / "data" / queue["page"] / name
     folder.mkdir(parents=True, exist_ok=True)
     parts = {"train": data / name / "train"}
     if queue.get("test"):
@@ -86,14 +88,23 @@ def view(queue: dict[str, Any], name: str, data: Path, work: Path) -> Path:
     for part, source in parts.items():
         if not source.is_dir():
             sys.exit(f"{source}: there is no such folder; --data is the folder that holds {name}")
-        if not (folder / part).exists():
+        with contextlib.suppress(FileExistsError):  # another process of the queue may make it too
             (folder / part).symlink_to(source.resolve())
+        if (folder / part).resolve() != source.resolve():
+            sys.exit(f"{folder / part}: belongs to other data; remove it, or choose another --work")
     return folder
+
+
+def folder_of(job: dict[str, Any], queue: dict[str, Any]) -> str:
+    """Name of an arm's run folder; what changes the arm changes the name, so that no other run is gone on with."""
+    all_of_it = json.dumps([job["model_args"], queue["recipe"], queue["data"]], sort_keys=True)
+    words = "".join(c if c.isalnum() or c in "-." else "_" for c in f"{job['group']}-{job['arm']}-{job['seed']}")
+    return f"{words}-{hashlib.sha256(all_of_it.encode()).hexdigest()[:8]}"
 
 
 def run(job: dict[str, Any], queue: dict[str, Any], data: Path, work: Path) -> dict[str, Any]:
     """Trains one arm, or goes on with it, and returns its row."""
-    folder = work / f"{job['group']}-{job['arm']}-{job['seed']}".replace(" ", "_").replace(",", "").replace(":", "")
+    folder = work / folder_of(job, queue)
     if (folder / "checkpoints" / "last.pt").exists():
         resume(folder)
     else:
@@ -119,8 +130,8 @@ def figures(folder: Path) -> dict[str, Any]:
         "parameters": cost.parameters,
         "mmacs": round(cost.macs / 1e6, 2),
         "epochs": recipe.epochs,
-        "val_top1": last["val_top1"],
-        "val_loss": last["val_loss"],
+        "val_top1": found["validation"]["top1"],
+        "val_loss": found["validation"]["loss"],
         "images_per_second": last["images_per_second"],
         "minutes": last["minutes"],
         **({"test_top1": found["test"]["top1"]} if "test" in found else {}),
@@ -164,6 +175,8 @@ def main() -> None:
         return
     keep_freed_memory()
     register(folder)
+    for job in todo:  # what is missing is said before the first hour
+        view(queue, json.loads(job["model_args"]).get("data", queue["data"]), args.data, args.work)
     started = time.monotonic()
     for number, job in enumerate(todo):
         spent = [float(row["minutes"]) for row in read_rows(rows)]

@@ -13,12 +13,15 @@ from pathlib import Path
 import yaml
 from safetensors.torch import load_file, save_file
 
+from supertoken.model.summary import changed
+
 HERE = Path(__file__).parent
 WEIGHTS = HERE.parent / "src" / "supertoken" / "weights"
 LIMIT = 16e6  # bytes
 VIEWS = {
     "flip": "Its answer is the mean over an image and its mirror image.\n",
-    "shift": "Its answer is the mean over an image, its mirror image, and both moved by a 32nd of the side.\n",
+    "shift": "Its answer is the mean over an image and its mirror image, which count double,\n"
+    "and both moved by a 32nd of the side in two directions.\n",
 }
 CARD = """---
 library_name: timm
@@ -57,7 +60,9 @@ Images are made {size} x {size} pixels. The weights are in half precision and ar
 
 def card(run: Path, name: str) -> str:
     """The model card, from what the run left."""
-    recipe = {k: v for k, v in yaml.safe_load((run / "recipe.yaml").read_text()).items() if v not in (None, {}, 0, 0.0)}
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    recipe["model_args"] = changed(recipe["model"], recipe["model_args"])
+    recipe = {key: value for key, value in recipe.items() if value not in (None, {}, 0, 0.0)}
     for field in ("data", "out", "init", "teacher"):
         if recipe.get(field):
             recipe[field] = Path(recipe[field]).name

@@ -4,7 +4,6 @@ python results/update.py                     writes the table anew
 python results/update.py RUN NAME            first copies the run folder's figures to results/runs/NAME-seedN
 """
 
-import dataclasses
 import json
 import shutil
 import statistics
@@ -14,12 +13,11 @@ from pathlib import Path
 
 import yaml
 
-from supertoken.model.architecture import Architecture
+from supertoken.model.summary import changed
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 KEPT = ("recipe.yaml", "metrics.csv", "evaluation.json", "environment.json", "curves.png", "confusion.png", "log.txt")
-FIELDS = [field.name for field in dataclasses.fields(Architecture)]
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 
 
@@ -64,7 +62,7 @@ def table() -> str:
         training = f"{minutes:.1f} min, {float(metrics[0][1]):.1f} epochs"
         where = f"{machine['cores']} cores, {machine['cpu']}"
         values = [f[part]["top1"] for f in figures]
-        given = {key: value for key, value in recipe["model_args"].items() if key in FIELDS}
+        given = changed(recipe["model"], recipe["model_args"])
         args = f" ({', '.join(f'{key} {value}' for key, value in given.items())})" if given else ""
         what = f"`{recipe['model']}`{args} at {recipe['img_size']} px"
         lines.append(f"| {link} | {what} | {training} | {part} | {spread(values)} | {where} |")

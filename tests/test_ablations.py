@@ -58,7 +58,7 @@ def short(changes):
 
 
 @pytest.mark.parametrize("group", ["stem", "above"])
-def test_every_arm_of_the_short_recipe_learns_with_all_its_weights(runner, group):
+def test_a_gradient_reaches_every_weight_of_the_arms_of_the_short_recipe(runner, group):
     runner.register(ROOT.parent / "short")
     for arm, changes in SHORT["groups"][group]["arms"].items():
         model = short(changes)
@@ -173,12 +173,8 @@ def test_the_page_says_what_has_not_been_run(tmp_path, monkeypatch):
     assert (tmp_path / "ablations.md").read_text().count("not run yet") == len(arms())
 
 
-def test_the_queue_runs_each_arm_once_and_sees_no_test_set(runner, tmp_path, monkeypatch):
-    for split in ("train", "test"):
-        make_folder(tmp_path / "data" / "cifar10" / split, per_class=20)
-    queue = QUEUE | {"seeds": [0], "groups": {"one": {"question": "?", "arms": {"a": {}, "b": {}}}}}
-    queue["recipe"] = QUEUE["recipe"] | {"epochs": 1, "batch_size": 16, "eval_epochs": 1}
-    queue["base"] = QUEUE["base"] | {"width": 16, "local_layers": 2, "global_layers": 1}
+def run_the_queue(runner, tmp_path, monkeypatch, queue):
+    """Runs it twice, and returns its rows by arm and the folders of its runs."""
     folder = tmp_path / "ablations"
     folder.mkdir()
     (folder / "queue.yaml").write_text(yaml.safe_dump(queue))
@@ -187,10 +183,56 @@ def test_the_queue_runs_each_arm_once_and_sees_no_test_set(runner, tmp_path, mon
     monkeypatch.setattr("sys.argv", ["run_queue.py", *words])
     for _ in range(2):
         runner.main()
-    (found,) = runner.read_rows(folder / "runs.csv")
-    assert found["arm"] == "a" and 0 <= float(found["val_top1"]) <= 1 and str(tmp_path) not in json.dumps(found)
-    evaluation = json.loads((tmp_path / "work" / "one-a-0" / "evaluation.json").read_text())
+    rows = runner.read_rows(folder / "runs.csv")
+    assert str(tmp_path) not in json.dumps(rows)
+    found = {row["arm"]: row for row in rows}
+    assert len(found) == len(rows)
+    return found, {arm: next((tmp_path / "work").glob(f"*-{arm}-0-*")) for arm in found}
+
+
+def small_queue(groups):
+    queue = QUEUE | {"seeds": [0], "groups": groups}
+    queue["recipe"] = QUEUE["recipe"] | {"epochs": 1, "batch_size": 16, "eval_epochs": 1}
+    queue["base"] = QUEUE["base"] | {"width": 16, "local_layers": 2, "global_layers": 1}
+    return queue
+
+
+def test_the_queue_runs_each_arm_once_and_sees_no_test_set(runner, tmp_path, monkeypatch):
+    for split in ("train", "test"):
+        make_folder(tmp_path / "data" / "cifar10" / split, per_class=20)
+    queue = small_queue({"one": {"question": "?", "arms": {"a": {}, "b": {}}}})
+    rows, runs = run_the_queue(runner, tmp_path, monkeypatch, queue)
+    assert list(rows) == ["a"] and 0 <= float(rows["a"]["val_top1"]) <= 1
+    evaluation = json.loads((runs["a"] / "evaluation.json").read_text())
     assert "validation" in evaluation and "test" not in evaluation
+
+
+def test_a_group_has_its_own_data_recipe_and_base_and_is_tested_on_what_there_is(runner, tmp_path, monkeypatch):
+    for name in ("cifar10/train", "cifar10/test", "flowers/train", "flowers/val"):
+        make_folder(
+            tmp_path / "data" / name, per_class=20, classes=("a", "b") if "flowers" in name else ("a", "b", "c")
+        )
+    own = {"question": "?", "data": "flowers", "recipe": {"epochs": 2, "eval_epochs": 1}, "base": {"model": "stt_nano"}}
+    groups = {
+        "one": {"question": "?", "arms": {"here": {}}},
+        "two": own | {"arms": {"there": {"width": 24, "heads": 2}}},
+    }
+    rows, runs = run_the_queue(runner, tmp_path, monkeypatch, small_queue(groups) | {"test": True})
+    recipes = {arm: yaml.safe_load((run / "recipe.yaml").read_text()) for arm, run in runs.items()}
+    assert recipes["here"]["epochs"] == 1 and recipes["there"]["epochs"] == 2
+    assert recipes["there"]["model"] == "stt_nano" and recipes["there"]["model_args"]["width"] == 24
+    figures = {arm: json.loads((run / "evaluation.json").read_text()) for arm, run in runs.items()}
+    assert figures["here"]["test"]["images"] == 60 and figures["there"]["test"]["images"] == 40
+    for arm, row in rows.items():  # of one model, the best
+        assert float(row["val_top1"]) == figures[arm]["validation"]["top1"]
+        assert float(row["test_top1"]) == figures[arm]["test"]["top1"]
+
+
+def test_an_arm_that_was_changed_is_not_gone_on_with(runner):
+    job = {"group": "g", "arm": "a", "seed": 0, "model_args": '{"width": 16}'}
+    other, recipe = job | {"model_args": '{"width": 32}'}, QUEUE | {"recipe": QUEUE["recipe"] | {"epochs": 4}}
+    names = {runner.folder_of(job, QUEUE), runner.folder_of(other, QUEUE), runner.folder_of(job, recipe)}
+    assert len(names) == 3
 
 
 @pytest.fixture(scope="module")

@@ -218,6 +218,15 @@ def test_no_figure_is_cut_whatever_the_width_of_the_screen(width, hidden):
     assert all((name in text) == (name not in hidden) for name in ("share", "quartiles", "ratio", "ms"))
 
 
+def test_what_all_rows_have_in_common_stands_in_the_title():
+    rows = [Row(c, job()) for c in contestants(["stt_nano", "stt_t"], Plan(engine=["eager", "onnx"], reparam=True))]
+    screen = Console(width=80, file=io.StringIO())
+    screen.print(make_table(rows, 80))
+    text = screen.file.getvalue()
+    assert text.count("reparam=true") == 1 and text.index("reparam=true") < text.index("model")
+    assert text.splitlines()[-2].split("│")[1].strip() == "stt_t" and "…" not in text
+
+
 def test_one_model_that_fails_leaves_the_rows_of_the_others_and_is_named(tmp_path, capsys):
     out = tmp_path / "out"
     bad = "vit_tiny_patch16_224:no_such_argument=1"

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -78,8 +79,27 @@ def test_batched_prediction_equals_one_by_one(trained, pictures):
         np.testing.assert_allclose(a.probabilities, b.probabilities, rtol=1e-4, atol=1e-6)
 
 
+def test_a_model_loads_whatever_a_later_version_calls_by_its_name(trained, monkeypatch, tmp_path, capsys):
+    before = load_model(trained).model
+    name = before.pretrained_cfg["architecture"]
+    monkeypatch.setitem(
+        family.VARIANTS, name, family.VARIANTS[name] | {"width": 48, "stem_convs": 1, "local_mlp_ratio": 3.0}
+    )
+    x = torch.randn(1, 3, 16, 16)
+    torch.testing.assert_close(load_model(trained).model(x), before(x))
+    older = tmp_path / "older"
+    shutil.copytree(trained / "model", older)
+    config = json.loads((older / "config.json").read_text())
+    config["model_args"] = {}
+    (older / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SystemExit) as end:
+        main(["predict", "--model", str(older), "x.jpg"])
+    error = capsys.readouterr().err
+    assert end.value.code == 1 and error.count("\n") == 1 and "model_args of config.json" in error
+
+
 @pytest.mark.parametrize("tta", ["flip", "shift"])
-def test_with_flips_an_image_and_its_mirror_image_get_the_same_answer(trained, tta):
+def test_the_answer_is_the_weighted_mean_over_views(trained, tta):
     predictor = Predictor(load_model(trained))
     predictor.trained.about["tta"] = tta
     images = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)

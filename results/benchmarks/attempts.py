@@ -79,9 +79,9 @@ def models(change: Callable[[torch.nn.Module], Any]) -> Pair:
 
 
 ATTEMPTS: dict[str, Callable[[], Pair]] = {
-    "stem in channels-last memory (kept)": stems,
+    "convolutions of the stem in channels-last memory (kept)": stems,
     "whole network, BatchNorm and LayerScale folded (kept)": lambda: models(reparameterize_model),
-    "whole network, torch.compile with frozen weights": lambda: models(
+    "whole network, folded and compiled with frozen weights": lambda: models(
         lambda m: torch.compile(reparameterize_model(m), options={"freezing": True})
     ),
     "local layer, query-key-value, packed weight": lambda: linears(MANY, 384, 1152),

@@ -5,7 +5,6 @@ python results/benchmarks/graphs.py writes graphs.csv; page.py makes tables of i
 
 import csv
 import json
-import os
 import tempfile
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
@@ -100,7 +99,12 @@ def main() -> None:
     keep_freed_memory()
     threads = torch.get_num_threads()
     here = {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"), "cpu": environment()["cpu"]}
-    here |= {"onnxruntime": onnxruntime.__version__, "openvino": openvino.__version__, "timm": timm.__version__}
+    here |= {
+        "onnxruntime": onnxruntime.__version__,
+        "openvino": openvino.__version__,
+        "timm": timm.__version__,
+        "torch": torch.__version__,
+    }
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         job = Job("inference", 8, 224, "cpu", threads, folder)
@@ -119,5 +123,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TQDM_DISABLE", "1")
     main()

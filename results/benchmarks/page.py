@@ -25,16 +25,19 @@ FOLDED = ":reparam=true"
 SWIN, OURS = "swin_base_patch4_window7_224", "stt_s25"
 CLAIM = 83.5  # the paper's abstract; not measured by us
 INTRO = """
-Each table is one run of `supertoken benchmark` in one process: every model takes a turn in every round, ratios are
-taken within a round, and the figure is the median over rounds with its quartiles. *Share of products* sets the FLOP/s
-against those of the model's own matrix products (same shapes, same precision, nothing between them), measured in the
-same rounds. GMACs count attention. Accuracies are what the authors of each model publish for ImageNet-1K (timm's
-results/results-imagenet.csv, commit aa4b5850), not ours; that of `stt_s25` is the claim of the paper whose network it
-reconstructs, and no weights of that accuracy exist. *fused=false* is timm's attention without torch's fused kernel;
-*reparam=true* is timm's `reparameterize_model`, which folds BatchNorm and LayerScale into the weights before them.
+Each table of models is one run of `supertoken benchmark` in one process: every model takes a turn in every round,
+ratios are taken within a round, and the figure is the median over rounds with its quartiles. *Share of products* sets
+the FLOP/s against those of the model's own matrix products (same shapes, same precision, nothing between them),
+measured in the same rounds. GMACs count attention. Accuracies are what the authors of each model publish for
+ImageNet-1K (timm's results/results-imagenet.csv, commit aa4b5850), not ours; that of `stt_s25` is the claim of the
+paper whose network it reconstructs, and no weights of that accuracy exist. *fused=false* is timm's attention without
+torch's fused kernel; *reparam=true* is timm's `reparameterize_model`, which folds BatchNorm and LayerScale into the
+weights before them.
 
-`python results/benchmarks/run.py` repeats all of it (about an hour on two cores), `python results/benchmarks/page.py`
-writes this page. On a machine with a GPU: `python results/benchmarks/run.py gpu gpu-compile gpu-train`.
+Tables were measured on different machines of two cores, as each says, and those on AMD EPYC before the stem computed
+in channels-last memory. `python results/benchmarks/run.py` repeats them (about an hour), `attempts.py` and
+`graphs.py` beside it the other two (minutes), and `page.py` writes this page. On a machine with a GPU: `python
+results/benchmarks/run.py gpu gpu-compile gpu-train`.
 """
 SUITES = {
     "peers": "Inference beside the peers",
@@ -100,8 +103,8 @@ def best(rows: list[dict[str, Any]] | None, model: str) -> dict[str, Any] | None
     return min(found, key=lambda row: row["ms"], default=None)
 
 
-def targets(suites: dict[str, list[dict[str, Any]]]) -> list[tuple[str, float | None, float, bool]]:
-    """What was aimed at, as ratios: (what, measured, target, whether more is better)."""
+def targets(suites: dict[str, list[dict[str, Any]]]) -> list[tuple[str, str, float | None, float, bool]]:
+    """What was aimed at, as ratios: (suite, what, measured, target, whether more is better)."""
     peers, train, engines, latency = (suites.get(name) for name in ("peers", "train", "engines", "latency"))
     sizes = suites.get("sizes")
     ours = find(peers, OURS)
@@ -122,19 +125,24 @@ def targets(suites: dict[str, list[dict[str, Any]]]) -> list[tuple[str, float | 
     behind = f"fastest peer of 83.4 % or more{f' ({label(hardest)})' if hardest else ''}"
     steps = find(train, OURS), find(train, SWIN)
     at_least = [
-        ("inference against Swin-B, batch 8", quotient(ours, find(peers, SWIN)), 2.8),
-        (f"inference against the {behind}", quotient(ours, hardest), 1.0),
-        ("training step against Swin-B, batch 8", quotient(*steps), 2.5),
-        ("best fp32 engine of each, batch 8", quotient(best(engines, OURS), best(engines, SWIN)), 2.5),
-        ("latency of one image, best fp32 engine of each", quotient(best(latency, OURS), best(latency, SWIN)), 2.5),
-        ("int8 against its own best fp32 engine", quotient(int8, best(engines, OURS)), 1.8),
-        ("share of the matrix products' own rate", ours and ours["share_of_products"], 0.9),
-        ("896 px, one image, against Swin-B", quotient(large[OURS], large[SWIN]), 2.5),
-        ("896 px, one image, against DeiT-III-M", quotient(large[OURS], large[deit]), 2.2),
+        ("peers", "inference against Swin-B, batch 8", quotient(ours, find(peers, SWIN)), 2.8),
+        ("peers", f"inference against the {behind}", quotient(ours, hardest), 1.0),
+        ("train", "training step against Swin-B, batch 8", quotient(*steps), 2.5),
+        ("engines", "best fp32 engine of each, batch 8", quotient(best(engines, OURS), best(engines, SWIN)), 2.5),
+        (
+            "latency",
+            "latency of one image, best fp32 engine of each",
+            quotient(best(latency, OURS), best(latency, SWIN)),
+            2.5,
+        ),
+        ("engines", "int8 against its own best fp32 engine", quotient(int8, best(engines, OURS)), 1.8),
+        ("peers", "share of the matrix products' own rate", ours and ours["share_of_products"], 0.9),
+        ("sizes", "896 px, one image, against Swin-B", quotient(large[OURS], large[SWIN]), 2.5),
+        ("sizes", "896 px, one image, against DeiT-III-M", quotient(large[OURS], large[deit]), 2.2),
     ]
     at_most = [
-        ("peak memory of a training step, of Swin-B's", quotient(*steps, "peak_memory_mb"), 0.5),
-        ("cost per pixel, 1792 px against 224 px", growth and growth / 64, 1.1),
+        ("train", "peak memory of a training step, of Swin-B's", quotient(*steps, "peak_memory_mb"), 0.5),
+        ("sizes", "cost per pixel, 1792 px against 224 px", growth and growth / 64, 1.1),
     ]
     return [(*row, True) for row in at_least] + [(*row, False) for row in at_most]
 
@@ -145,11 +153,12 @@ def write_page() -> None:
     accuracies = published()
     lines = ["# Benchmarks", "", "Written by `results/benchmarks/page.py` from the CSV files beside it.", ""]
     lines += INTRO.strip().splitlines()
-    lines += ["", "## What was aimed at", "", "| what | target | measured | |", "|---|---|---|---|"]
-    for what, value, target, more in targets(suites):
+    lines += ["", "## What was aimed at", "", "| what | target | measured | | on |", "|---|---|---|---|---|"]
+    for suite, what, value, target, more in targets(suites):
         reached = "-" if value is None else "reached" if (value >= target) == more or value == target else "missed"
         sign = "at least" if more else "at most"
-        lines.append(f"| {what} | {sign} {target:g}x | {number(value, '.2f', 'x')} | {reached} |")
+        where = suites[suite][0]["cpu"] if value is not None else "-"
+        lines.append(f"| {what} | {sign} {target:g}x | {number(value, '.2f', 'x')} | {reached} | {where} |")
     for name, title in SUITES.items():
         lines += ["", f"## {title}", ""]
         if name not in suites:
@@ -191,7 +200,7 @@ def attempts() -> list[str]:
 
 
 def graphs() -> list[str]:
-    """What the engines make of both networks, from graphs.py: a table for each engine, rare nodes in one line."""
+    """What the engines make of both networks, from graphs.py, without what takes little time."""
     if not (HERE / "graphs.csv").exists():
         return []
     with open(HERE / "graphs.csv", newline="") as file:

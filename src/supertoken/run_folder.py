@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,11 @@ from timm.models import save_for_hf
 from torch import nn
 
 from .model.family import SHIPPED, WEIGHTS
+
+OLDER = (
+    "if an older version made it, write its architecture into model_args of config.json "
+    '(stt_micro and stt_nano of 0.1.0 had "stem_convs": 2 and "local_mlp_ratio": 4.0)'
+)
 
 
 class RunFolderError(Exception):
@@ -73,6 +78,12 @@ def new_run_folder(wanted: str | None, data: str) -> Path:
     return path
 
 
+def architecture_of(model: nn.Module) -> dict[str, Any]:
+    """Every field of a Super Token Transformer's architecture; nothing for other models."""
+    architecture: Any = getattr(model, "architecture", None)
+    return {} if architecture is None else asdict(architecture)
+
+
 def save_model(
     model: nn.Module, folder: Path, *, classes: list[str], data_config: dict[str, Any], about: dict[str, Any]
 ) -> None:
@@ -95,8 +106,10 @@ def save_model(
         save_for_hf(model, str(fresh), model_config=config, safe_serialization=True, data_config=data_config)
         path = fresh / "config.json"
         content = json.loads(path.read_text())
+        # all of it, so that the model loads whatever a later version calls by its name
+        content["model_args"] = architecture_of(model) | content.get("model_args", {})
         # transformers' TimmWrapper gives num_classes itself and fails when model_args has it too
-        content.get("model_args", {}).pop("num_classes", None)
+        content["model_args"].pop("num_classes", None)
         content["supertoken"] = about
         path.write_text(json.dumps(content, indent=2))
         for file in fresh.iterdir():
@@ -116,7 +129,7 @@ def load_model(path: str | Path) -> TrainedModel:
     """Reads a run folder, the model folder in it, or NAME.TAG of a model that comes with the package.
 
     Raises:
-        RunFolderError: There is no model in it.
+        RunFolderError: There is no model in it, or one that this version cannot make.
     """
     folder = WEIGHTS / str(path) if str(path) in SHIPPED else Path(path)
     if (folder / "model" / "config.json").exists():
@@ -125,9 +138,14 @@ def load_model(path: str | Path) -> TrainedModel:
         hint = "" if not (folder / "checkpoints").exists() else f"; go on training with --resume {path}"
         raise RunFolderError(f"{path}: no trained model in it (model/config.json and model/model.safetensors){hint}")
     content = json.loads((folder / "config.json").read_text())
-    model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    try:
+        model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    except RuntimeError as error:  # weights of other names or shapes
+        raise RunFolderError(
+            f"{path}: its weights do not fit the {content.get('architecture')} of this version: {OLDER}"
+        ) from error
     return TrainedModel(
-        model=model,
+        model=model.eval(),
         classes=list(content.get("label_names") or content["pretrained_cfg"].get("label_names") or []),
         data_config=resolve_data_config({}, pretrained_cfg=content["pretrained_cfg"]),
         about=content.get("supertoken", {}),

@@ -238,6 +238,13 @@ def test_dropout_and_stochastic_depth_act_in_training_only():
         assert not torch.equal(model(x), model(x)), rate
 
 
+def test_the_stem_computes_in_channels_last_memory_whatever_comes_in():
+    model = tiny(stem_convs=2).eval()
+    for stem in (model.stem, reparameterize_model(model).stem):
+        for x in (torch.randn(2, 3, 16, 16), torch.randn(2, 3, 16, 16).contiguous(memory_format=torch.channels_last)):
+            assert stem(x).is_contiguous(memory_format=torch.channels_last)
+
+
 @SIZES
 def test_channels_last_stays_close(size):
     model, x = tiny(), images(*size)

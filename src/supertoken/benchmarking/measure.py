@@ -17,7 +17,7 @@ from .engines import Job, make_call
 from .plan import Contestant
 
 Key = TypeVar("Key", bound=Hashable)
-MOST = 1 << 25  # numbers that an operand or result of products alone may hold: fused attention holds few of its weights
+MOST = 1 << 25  # numbers that the left operand or the result of products alone may hold: attention weights are many
 
 
 def one_line(error: BaseException) -> str:

@@ -75,17 +75,21 @@ def make_table(rows: list[Row], width: int) -> Table:
     """
     job = rows[0].job
     what = {"train": "training step", "latency": "latency"}.get(job.mode, "inference")
+    records = [record(row) for row in rows]
+    models = [row.contestant.model for row in rows]
+    settings = [r["model"].removeprefix(model).lstrip(":") for r, model in zip(records, models, strict=True)]
+    shared = settings[0] if len(rows) > 1 and len(set(settings)) == 1 else ""
     title = f"{what}, batch {job.batch}, {job.img_size} px, {job.device}, {job.threads} threads"
-    wide = width >= 140
-    table = Table(Column("model", overflow="fold"), title=title)
-    shown = [column for column in COLUMNS if wide or column[2]]
-    if not wide and all(row.contestant.engine == "eager" for row in rows):
-        shown = shown[1:]
+    table = Table(Column("model", overflow="fold"), title=f"{title}, {shared}" if shared else title)
+    shown = list(COLUMNS)
+    if width < 140:
+        engines = any(row.contestant.engine != "eager" for row in rows)
+        dropped = ("params", "memory") if engines else ("engine",)
+        shown = [column for column in COLUMNS if column[2] and column[0] not in dropped]
     for name, _, _ in shown:
         table.add_column(name, justify="left" if name == "engine" else "right", no_wrap=True)
-    for row in rows:
-        r = record(row)
-        table.add_row(r["model"], *(cell(r) for _, cell, _ in shown))
+    for r, model in zip(records, models, strict=True):
+        table.add_row(model if shared else r["model"], *(cell(r) for _, cell, _ in shown))
     return table
 
 
@@ -99,7 +103,9 @@ def interval(low: float | None, high: float | None) -> str:
     return "-" if low is None or high is None else f"{low:.2f}-{high:.2f}"
 
 
-COLUMNS: list[tuple[str, Callable[[dict[str, Any]], str], bool]] = [  # name, cell of a record, also if narrow
+COLUMNS: list[
+    tuple[str, Callable[[dict[str, Any]], str], bool]
+] = [  # name, cell of a record, also if narrow (see make_table)
     ("engine", lambda r: r["engine"], True),
     ("params", lambda r: number(r["parameters"] and r["parameters"] / 1e6, ".1f", "M"), True),
     ("GMACs", lambda r: number(r["gmacs"], ".2f"), False),

@@ -1,11 +1,13 @@
 """Sizes and costs of the variants."""
 
+from dataclasses import asdict
 from typing import Any, Dict, List
 
 import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from .architecture import Architecture
 from .family import VARIANTS
 
 
@@ -21,3 +23,16 @@ def summaries() -> List[Dict[str, Any]]:
         row["parameters"] = sum(p.numel() for p in model.parameters())
         rows.append(row | vars(model.architecture))
     return rows
+
+
+def changed(name: str, args: Dict[str, Any]) -> Dict[str, Any]:
+    """Of the arguments of a model, the fields of Architecture that are not what the variant of that name has.
+
+    Args:
+        name: Of a variant; any other has no fields.
+        args: Of the model.
+    """
+    if name not in VARIANTS:
+        return {}
+    fields = asdict(Architecture(**{key: value for key, value in VARIANTS[name].items() if key != "img_size"}))
+    return {key: value for key, value in args.items() if key in fields and fields[key] != value}

@@ -99,7 +99,7 @@ class Recipe:
 
     tta: Literal["none", "flip", "shift"] = "none"
     """Answer with the mean over views, in evaluation and later use: flip, an image and its mirror image (2 views);
-    shift, both also moved by a 32nd of the side in two directions (6 views)"""
+    shift, both also moved by a 32nd of the side in two directions (6 views, the unmoved ones count double)"""
     eval_epochs: float = 1.0
     """Epochs between evaluations"""
     patience: Optional[int] = None

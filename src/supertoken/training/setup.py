@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..data.augmentation import BatchAugmentation, Crop, seed_step
 from ..data.loading import Keep, Preprocess, TrainImages
 from ..data.sources import Source, Splits
-from ..run_folder import load_model
+from ..run_folder import architecture_of, load_model
 from .defaults import MINUTES_WITHOUT_GPU, fill_in, seconds_per_image, steps_in
 from .distillation import Teacher
 from .objective import Objective
@@ -194,7 +194,8 @@ def make_model(recipe: Recipe, num_classes: int) -> tuple[nn.Module, Recipe]:
             model = timm.create_model(recipe.model, num_classes=num_classes, **drops, **args)
         except (RuntimeError, TypeError, ValueError) as error:
             raise RecipeError(f"model {recipe.model}: {str(error).splitlines()[0]}") from error
-        return model, recipe
+        # all of it, so that the recipe makes the same network whatever a later version calls by its name
+        return model, replace(recipe, model_args=architecture_of(model) | recipe.model_args)
     trained = load_model(recipe.init)
     source: Any = trained.model
     size = recipe.img_size or trained.data_config["input_size"][-1]
