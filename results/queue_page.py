@@ -107,14 +107,12 @@ def draw(path: Path, arms: dict[str, dict[str, Any]]) -> None:
     """Accuracy against training time, one point for each arm of the geometry."""
     figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
     for name, r in arms.items():
-        axis.errorbar(
-            r["minutes"], r["mean"], yerr=[[r["mean"] - r["low"]], [r["high"] - r["mean"]]], fmt="o", capsize=3
-        )
-        axis.annotate(name, (r["minutes"], r["mean"]), xytext=(6, 4), textcoords="offset points", fontsize=7)
+        spans = [[r["mean"] - r["low"]], [r["high"] - r["mean"]]]
+        axis.errorbar(r["minutes"], r["mean"], yerr=spans, fmt="o", capsize=3, label=name)
     tested = any(r["test"] for r in arms.values())
     axis.set(xlabel="minutes of training (one core)", ylabel=f"{'test' if tested else 'validation'} accuracy (%)")
-    axis.margins(x=0.3)
     axis.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", fontsize=8)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
