@@ -68,11 +68,11 @@ def test_among_equal_accuracies_the_weights_of_the_lower_loss_are_kept(folder, t
 
 def test_a_time_budget_is_kept_when_the_speed_was_misjudged(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("supertoken.training.setup.seconds_per_image", lambda *_: (1e-6, 1e-6))
-    out = run(folder, tmp_path / "run", epochs=None, minutes=0.05, ema=None)
+    out = run(folder, tmp_path / "run", epochs=None, minutes=0.1, ema=None)
     rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
     planned = int(re.search(r"chosen: ([\d,]+) steps", (out / "log.txt").read_text())[1].replace(",", ""))
     assert float(rows[-1]["step"]) < planned / 10
-    assert float(rows[-1]["minutes"]) < 0.1
+    assert float(rows[-1]["minutes"]) < 0.2
     assert float(rows[-1]["lr"]) < 0.05 * max(float(row["lr"]) for row in rows)  # and the schedule came to its end
 
 
