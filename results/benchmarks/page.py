@@ -182,8 +182,7 @@ def attempts() -> list[str]:
     """What was tried to make eager torch faster, from attempts.py."""
     if not (HERE / "attempts.csv").exists():
         return []
-    with open(HERE / "attempts.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(HERE / "attempts.csv")
     lines = ["", "### What was tried in eager torch", ""]
     lines += [
         f"Each in turns with what it would replace, at the shapes of `{OURS}` and batch 8 ({rows[0]['cpu']}).",
@@ -191,10 +190,9 @@ def attempts() -> list[str]:
     ]
     lines += ["| attempt | before | after | ratio | quartiles |", "|---|---|---|---|---|"]
     for row in rows:
-        times = [f"{float(row[key]):.3g} ms" for key in ("before_ms", "after_ms")]
-        ratio = f"{float(row['ratio']):.2f}x"
-        quartiles = interval(float(row["ratio_q1"]), float(row["ratio_q3"]))
-        lines.append(f"| {row['attempt']} | {' | '.join(times)} | {ratio} | {quartiles} |")
+        times = [f"{row[key]:.3g} ms" for key in ("before_ms", "after_ms")]
+        quartiles = interval(row["ratio_q1"], row["ratio_q3"])
+        lines.append(f"| {row['attempt']} | {' | '.join(times)} | {row['ratio']:.2f}x | {quartiles} |")
     note = HERE / "notes" / "attempts.md"
     return lines + (["", note.read_text().strip()] if note.exists() else [])
 
@@ -203,8 +201,7 @@ def graphs() -> list[str]:
     """What the engines make of both networks, from graphs.py, without what takes little time."""
     if not (HERE / "graphs.csv").exists():
         return []
-    with open(HERE / "graphs.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(HERE / "graphs.csv")
     lines = [
         "",
         "### Inside the graphs",
@@ -218,11 +215,9 @@ def graphs() -> list[str]:
         lines += ["", f"| {engine} | {SWIN}: nodes | time | {OURS}: nodes | time |", "|---|---|---|---|---|"]
         for kind in kinds:
             pair = [found.get((model, kind)) for model in (SWIN, OURS)]
-            if max(float(r["share"]) for r in pair if r) >= 0.005:
+            if max(r["share"] for r in pair if r) >= 0.005:
                 cells = [
-                    cell
-                    for r in pair
-                    for cell in ((r["count"], f"{100 * float(r['share']):.1f} %") if r else ("0", "-"))
+                    cell for r in pair for cell in ((str(r["count"]), f"{100 * r['share']:.1f} %") if r else ("0", "-"))
                 ]
                 lines.append("| " + " | ".join([kind, *cells]) + " |")
     note = HERE / "notes" / "graphs.md"

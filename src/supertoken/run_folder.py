@@ -16,6 +16,7 @@ from timm.data import resolve_data_config
 from timm.models import save_for_hf
 from torch import nn
 
+from .model.architecture import Architecture
 from .model.family import SHIPPED, WEIGHTS
 
 OLDER = (
@@ -80,8 +81,8 @@ def new_run_folder(wanted: str | None, data: str) -> Path:
 
 def architecture_of(model: nn.Module) -> dict[str, Any]:
     """Every field of a Super Token Transformer's architecture; nothing for other models."""
-    architecture: Any = getattr(model, "architecture", None)
-    return {} if architecture is None else asdict(architecture)
+    architecture = getattr(model, "architecture", None)
+    return asdict(architecture) if isinstance(architecture, Architecture) else {}
 
 
 def save_model(
