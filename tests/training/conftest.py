@@ -7,6 +7,7 @@ TINY = {
     "model_args": {"width": 32, "heads": 2, "local_layers": 1, "global_layers": 1},
     "img_size": 16,
     "batch_size": 8,
+    "precision": "fp32",
     "epochs": 2,
     "lr": 1e-3,
     "ema": 0.9,

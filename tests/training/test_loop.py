@@ -16,6 +16,7 @@ from supertoken.training import checkpoint as checkpoint_module
 from supertoken.training.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from supertoken.training.loop import Trainer, TrainingStopped, train
 from supertoken.training.recipe import Recipe, RecipeError
+from supertoken.training.report import read_metrics
 
 from .conftest import TINY, make_folder
 
@@ -74,6 +75,19 @@ def test_a_time_budget_is_kept_when_the_speed_was_misjudged(folder, tmp_path, mo
     assert float(rows[-1]["step"]) < planned / 10
     assert float(rows[-1]["minutes"]) < 0.2
     assert float(rows[-1]["lr"]) < 0.05 * max(float(row["lr"]) for row in rows)  # and the schedule came to its end
+
+
+@pytest.mark.parametrize(("gain", "precision"), [(3.0, "bf16"), (1.1, "fp32")])
+def test_the_arithmetic_is_that_which_pays_and_stays_so(folder, tmp_path, monkeypatch, gain, precision):
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr("supertoken.training.defaults._gain_of_bf16", lambda: gain)
+    out = run(folder, tmp_path / "run", device="cpu", precision="auto")
+    assert yaml.safe_load((out / "recipe.yaml").read_text())["precision"] == precision
+    assert f"chosen: precision = {precision}: products are {gain} times as fast in bf16" in (out / "log.txt").read_text()
+    losses = {p: read_metrics(run(folder, tmp_path / p, precision=p) / "metrics.csv")[-1] for p in ("fp32", "bf16")}
+    assert read_metrics(out / "metrics.csv")[-1]["train_loss"] == losses[precision]["train_loss"]
+    assert losses["fp32"]["train_loss"] != losses["bf16"]["train_loss"]
+    assert losses["fp32"]["train_loss"] == pytest.approx(losses["bf16"]["train_loss"], rel=0.05)
 
 
 def test_the_same_recipe_gives_the_same_weights_from_memory_and_from_disk(folder, tmp_path):

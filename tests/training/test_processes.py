@@ -28,7 +28,7 @@ from .conftest import make_folder
 # a frozen stem: BatchNorm in training, like stochastic depth, would see the images of its own process only
 OPTIONS = {
     "model": "stt_nano", "model_args": {"width": 32, "heads": 2, "global_layers": 2}, "freeze": "stem", "img_size": 32,
-    "batch_size": 32, "epochs": 3, "lr": 1e-3, "hflip": 0.5, "device": "cpu", "clip_grad": 1.0,
+    "batch_size": 32, "epochs": 3, "lr": 1e-3, "hflip": 0.5, "device": "cpu", "precision": "fp32", "clip_grad": 1.0,
     "class_weights": {"cat": 3.0}, "mixup": 0.2, "cutmix": 0.5, "erasing": 0.25, "randaugment": 5,
 }  # fmt: skip
 HARD = {"mixup": 0.0, "cutmix": 0.0}  # labels as class numbers, for which class weights count

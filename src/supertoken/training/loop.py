@@ -19,7 +19,7 @@ from ..evaluation import Evaluation, evaluate
 from ..prediction import Predictor
 from ..run_folder import TrainedModel, environment, new_run_folder, save_model, write_json
 from .checkpoint import read_checkpoint, write_checkpoint
-from .defaults import steps_until
+from .defaults import autocast, steps_until
 from .optimizer import learning_rate, set_learning_rate
 from .processes import LostProcess, Processes
 from .progress import Interruption, TrainingBar
@@ -206,7 +206,7 @@ class Trainer:
         parts = zip(inputs.tensor_split(accumulate), soft.tensor_split(accumulate), strict=True)
         for number, (x, y) in enumerate(parts, 1):
             with self.processes.gradients(self.model, last=number == accumulate):
-                with self.processes.accelerator.autocast():
+                with autocast(self.recipe, run.device):
                     logits = self.model(x).float()
                 loss = run.objective.loss(logits, y) / weight
                 if run.teacher is not None:

@@ -25,7 +25,6 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from ..model.layers import Block, ClassLayer
 from ..prediction import best_device
-from .defaults import use_bf16
 from .optimizer import make_optimizer
 from .recipe import Recipe, RecipeError
 
@@ -40,14 +39,13 @@ class Processes:
     """The processes of a run, seen from one of them.
 
     Args:
-        recipe: Decides device, precision, and whether the model is sharded.
+        recipe: Decides device, and whether the model is sharded.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         AcceleratorState._reset_state(reset_partial_state=True)  # another run in this process may have set it
         device = best_device(recipe.device)
-        bf16 = use_bf16(recipe, device)
-        self.accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if bf16 else "no")
+        self.accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")  # autocast is the loop's
         self.rank, self.count = self.accelerator.process_index, self.accelerator.num_processes
         self.is_main = self.rank == 0
         self.device = device if self.count == 1 else self.accelerator.device

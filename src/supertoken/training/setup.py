@@ -17,7 +17,7 @@ from ..data.augmentation import BatchAugmentation, Crop, seed_step
 from ..data.loading import Keep, Preprocess, TrainImages
 from ..data.sources import Source, Splits
 from ..run_folder import architecture_of, load_model
-from .defaults import MINUTES_WITHOUT_GPU, fill_in, seconds_per_image, steps_in
+from .defaults import MINUTES_WITHOUT_GPU, best_precision, fill_in, seconds_per_image, steps_in
 from .distillation import Teacher
 from .objective import Objective
 from .processes import Processes
@@ -121,6 +121,10 @@ def prepare(
         raise RecipeError("there is no validation data: set val_fraction above 0")
     open_ended = recipe.epochs is None and recipe.minutes is None and device.type == "cpu"
     recipe, said = fill_in(recipe, splits, device, processes.count)
+    if recipe.precision == "auto":
+        precision, why = processes.from_main(lambda: best_precision(device))
+        recipe = replace(recipe, precision=precision)
+        said.append(f"precision = {precision}: {why}")
     lines = [f"data: {recipe.data}: {describe(splits)}", f"validation: {splits.rule}"]
     if steps is None and processes.is_main:
         for line in lines + [f"chosen: {line}" for line in said]:
