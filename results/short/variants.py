@@ -43,7 +43,7 @@ class Short(SuperTokenTransformer):
         if "stem" in parts:
             stem = spelled(parts["stem"], channels)
         elif shifted:
-            stem = Stem(channels, a.width, stride=a.stride, convs=a.stem_convs)
+            stem = Stem(channels, a.width, stride=a.stride, convs=a.stem_convs, order=a.stem_order)
         for layer in stem:
             init_module(layer.conv, needs_reset=False)
             if parts.get("dirac") and layer.conv.stride == (1, 1):

@@ -15,6 +15,7 @@ from supertoken.model.architecture import Architecture
 from supertoken.model.attention import Attention
 from supertoken.model.family import VARIANTS
 from supertoken.model.network import SuperTokenTransformer
+from supertoken.model.stem import Stem
 
 TINY = {"stride": 4, "window": 2, "width": 16, "heads": 2, "local_layers": 2, "global_layers": 2, "class_layers": 1}
 PADDED = (10, 33)  # a grid of 3 x 9 patches: with windows of side 2, padding on the right and at the bottom
@@ -186,7 +187,7 @@ def test_global_layers_read_super_tokens_only():
 
 @SIZES
 def test_folding_the_stems_batch_norms_changes_nothing(size):
-    model = tiny(stem_convs=2)
+    model = tiny(stem_convs=2, stem_order="behind")
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
@@ -236,6 +237,21 @@ def test_dropout_and_stochastic_depth_act_in_training_only():
         for module in model.modules():  # without the stem, whose BatchNorm also knows the mode
             module.training = not isinstance(module, torch.nn.BatchNorm2d)
         assert not torch.equal(model(x), model(x)), rate
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ("before", [(32, 1), (32, 1), (64, 2), (64, 1), (64, 1), (128, 2)]),
+        ("behind", [(32, 1), (64, 2), (64, 1), (64, 1), (128, 2), (128, 1), (128, 1)]),
+    ],
+)
+def test_the_order_of_the_stems_convolutions(order, expected):
+    stem = Stem(3, 128, stride=4, convs=3, order=order)
+    assert [(layer.conv.out_channels, layer.conv.stride[0]) for layer in stem] == expected
+    assert [layer.conv.in_channels for layer in stem] == [3, *(width for width, _ in expected[:-1])]
+    assert [isinstance(layer.bn.act, torch.nn.GELU) for layer in stem] == [True] * (len(expected) - 1) + [False]
+    assert stem(torch.randn(2, 3, 19, 33)).shape == (2, 128, 5, 9)
 
 
 def test_the_stem_computes_in_channels_last_memory_whatever_comes_in():
@@ -472,7 +488,7 @@ def test_images_of_ever_new_sizes_do_not_fill_the_memory():
     [
         ("stride", 3), ("window", 0), ("width", 10), ("heads", 3), ("local_layers", 0), ("global_layers", -1),
         ("class_layers", -1), ("mixer", "fourier"), ("global_mixer", "x"), ("mlp_ratio", 0), ("local_mlp_ratio", -1),
-        ("layer_scale", -1.0), ("stem_convs", 0), ("layer_scale", 0.0), ("layer_scale", math.inf), ("stride", 64),
+        ("layer_scale", -1.0), ("stem_convs", 0), ("stem_order", "between"), ("layer_scale", 0.0), ("layer_scale", math.inf), ("stride", 64),
         ("stride", 4.0), ("window", 2.5), ("window", "7"), ("heads", 2.0), ("mlp_ratio", 0.01), ("mlp_ratio", math.nan),
         ("mixer", None),
     ],

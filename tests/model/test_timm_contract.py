@@ -16,7 +16,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from supertoken.model.family import VARIANTS, checkpoint_filter_fn
 
-SMALL = {"width": 32, "heads": 2, "num_classes": 5}
+SMALL = {"width": 32, "heads": 2, "global_layers": 4, "num_classes": 5}
 
 
 def nano(**changes):

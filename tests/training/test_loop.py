@@ -83,7 +83,9 @@ def test_the_arithmetic_is_that_which_pays_and_stays_so(folder, tmp_path, monkey
     monkeypatch.setattr("supertoken.training.defaults._gain_of_bf16", lambda: gain)
     out = run(folder, tmp_path / "run", device="cpu", precision="auto")
     assert yaml.safe_load((out / "recipe.yaml").read_text())["precision"] == precision
-    assert f"chosen: precision = {precision}: products are {gain} times as fast in bf16" in (out / "log.txt").read_text()
+    assert (
+        f"chosen: precision = {precision}: products are {gain} times as fast in bf16" in (out / "log.txt").read_text()
+    )
     losses = {p: read_metrics(run(folder, tmp_path / p, precision=p) / "metrics.csv")[-1] for p in ("fp32", "bf16")}
     assert read_metrics(out / "metrics.csv")[-1]["train_loss"] == losses[precision]["train_loss"]
     assert losses["fp32"]["train_loss"] != losses["bf16"]["train_loss"]

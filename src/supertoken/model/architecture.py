@@ -38,7 +38,9 @@ class Architecture:
     local_mlp_ratio: float = 4.0
     """The same in local layers."""
     stem_convs: int = 1
-    """3x3 convolutions of the stem for each halving of the size; the last of them has stride 2."""
+    """3x3 convolutions of the stem for each halving of the size; one of them has stride 2."""
+    stem_order: str = "before"
+    """Where the others are: "before" that one, at the larger size, or "behind" it; then one more comes first of all."""
     layer_scale: Optional[float] = None
     """Initial value of the learned scale on every branch; None for no scale."""
 
@@ -65,6 +67,7 @@ class Architecture:
         check(self.stride in (2, 4, 8, 16, 32), "stride", "a power of two from 2 to 32")
         check(self.width % self.heads == 0, "heads", f"a divisor of width={self.width}")
         check(self.width % self.stride == 0, "width", f"a multiple of stride={self.stride}, for the stem")
+        check(self.stem_order in ("before", "behind"), "stem_order", "before or behind")
         for field in ("mixer", "global_mixer"):
             check(getattr(self, field) in MIXERS, field, f"one of {', '.join(MIXERS)}")
         for field in ("mlp_ratio", "local_mlp_ratio"):

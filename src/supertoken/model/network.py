@@ -83,7 +83,7 @@ class SuperTokenTransformer(TimmContract):
             name = name + ".mixer"
             return None if kind == "none" else Mixer(kind, a.width, a.heads, drop_path=rate, name=name, **common)
 
-        self.stem = Stem(in_chans, a.width, stride=a.stride, convs=a.stem_convs, **dd)
+        self.stem = Stem(in_chans, a.width, stride=a.stride, convs=a.stem_convs, order=a.stem_order, **dd)
         self.windows = Windows(a.width, a.window, patch_grid_size(img_size, a.stride), **dd)
         self.local_layers = nn.ModuleList()
         for i, rate in enumerate(drop_path[: a.local_layers]):

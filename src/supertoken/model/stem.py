@@ -29,34 +29,39 @@ class Stem(ChannelsLast):
         in_chans: Channels of the image.
         width: C, channels of a patch token.
         stride: Pixels per patch token and side, a power of two.
-        convs: Convolutions for each halving; the last of them has stride 2.
+        convs: Convolutions for each halving; one of them has stride 2.
+        order: "before": the others come before it, at the larger size; "behind": behind it, and one more comes first.
         device: Where the parameters are created.
         dtype: Of the parameters.
     """
 
-    def __init__(self, in_chans: int, width: int, *, stride: int, convs: int, device=None, dtype=None) -> None:
+    def __init__(
+        self, in_chans: int, width: int, *, stride: int, convs: int, order: str = "before", device=None, dtype=None
+    ) -> None:
         halvings = stride.bit_length() - 1
+        steps = [(width >> halvings, 1)] if order == "behind" else []  # channels and stride of each convolution
+        for level in range(halvings, 0, -1):
+            here, behind = width >> level, width >> level - 1
+            if order == "before":
+                steps += [(here, 1)] * (convs - 1) + [(behind, 2)]
+            else:
+                steps += [(behind, 2)] + [(behind, 1)] * (convs - 1)
         layers = []
-        channels = in_chans
-        for level in range(halvings):
-            for i in range(convs):
-                halve = i == convs - 1
-                out = width // 2 ** (halvings - level - halve)
-                last = halve and level == halvings - 1
-                layers.append(
-                    ConvNormAct(
-                        channels,
-                        out,
-                        kernel_size=3,
-                        stride=2 if halve else 1,
-                        padding=1,
-                        apply_act=not last,
-                        act_layer=nn.GELU,
-                        device=device,
-                        dtype=dtype,
-                    )
+        for number, (out, step) in enumerate(steps, 1):
+            layers.append(
+                ConvNormAct(
+                    in_chans,
+                    out,
+                    kernel_size=3,
+                    stride=step,
+                    padding=1,
+                    apply_act=number < len(steps),
+                    act_layer=nn.GELU,
+                    device=device,
+                    dtype=dtype,
                 )
-                channels = out
+            )
+            in_chans = out
         super().__init__(*layers)
 
     @torch.jit.ignore

@@ -25,7 +25,11 @@ LEAST_GAIN = 1.5  # of products in bf16: conversions and all that stays in fp32 
 def best_precision(device: torch.device) -> tuple[Literal["fp32", "bf16"], str]:
     """What trains faster, and why: bf16 where the device has units for it; CPUs with them differ, so that is measured."""
     if device.type == "cuda":
-        return ("bf16", "the GPU has units for it") if torch.cuda.is_bf16_supported(including_emulation=False) else ("fp32", "no bf16 units")
+        return (
+            ("bf16", "the GPU has units for it")
+            if torch.cuda.is_bf16_supported(including_emulation=False)
+            else ("fp32", "no bf16 units")
+        )
     if device.type != "cpu" or not torch.cpu._is_avx512_bf16_supported():
         return "fp32", "no bf16 units"
     gain = _gain_of_bf16()
