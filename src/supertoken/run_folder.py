@@ -21,8 +21,8 @@ from .model.family import SHIPPED, WEIGHTS
 
 OLDER = (
     "if an older version made it, write its architecture into model_args of config.json "
-    '(0.1.0 had "stem_convs": 2, "stem_order": "before", "local_mlp_ratio": 4.0 and "global_layers": 4 in stt_micro and '
-    'stt_nano, and "width": 192 in stt_micro)'
+    '(0.1.0 had "stem_convs": 2, "stem_order": "before", "local_mlp_ratio": 4.0 and "global_layers": 4 in stt_micro '
+    'and stt_nano, and "width": 192 in stt_micro)'
 )
 
 

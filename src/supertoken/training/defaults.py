@@ -23,7 +23,7 @@ LEAST_GAIN = 1.5  # of products in bf16: conversions and all that stays in fp32 
 
 
 def best_precision(device: torch.device) -> tuple[Literal["fp32", "bf16"], str]:
-    """What trains faster, and why: bf16 where the device has units for it; CPUs with them differ, so that is measured."""
+    """What trains faster, and why: bf16 where there are units for it; CPUs with them differ, so that is measured."""
     if device.type == "cuda":
         return (
             ("bf16", "the GPU has units for it")

@@ -1,0 +1,50 @@
+"""The weights that come with the package: they load, answer as they did, and have the accuracy that their cards name."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from supertoken.data.sources import open_splits
+from supertoken.evaluation import evaluate
+from supertoken.model.family import SHIPPED
+from supertoken.prediction import Predictor
+from supertoken.run_folder import load_model
+
+DATA = os.environ.get("SUPERTOKEN_DATA")  # a folder that holds data sets by the tags of the weights
+ANSWERS = Path(__file__).parent / "answers.json"
+
+
+def answers(name):
+    """Logits of the model for two images of noise, rounded."""
+    images = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return [[round(value, 3) for value in row] for row in Predictor(load_model(name)).logits(images).tolist()]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_weights_load_and_answer_as_they_did(name):
+    torch.testing.assert_close(
+        torch.tensor(answers(name)), torch.tensor(json.loads(ANSWERS.read_text())[name]), atol=5e-3, rtol=1e-2
+    )
+    model = timm.create_model(name, pretrained=True)
+    assert model.pretrained_cfg["label_names"] == load_model(name).classes
+    assert sum(file.stat().st_size for file in load_model(name).path.iterdir()) <= 16e6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(DATA is None, reason="SUPERTOKEN_DATA names no folder with data sets")
+@pytest.mark.parametrize("name", SHIPPED)
+def test_weights_have_the_accuracy_that_their_card_names(name):
+    trained, tag = load_model(name), name.partition(".")[2]
+    if not (Path(DATA) / tag / "test").is_dir():
+        pytest.skip(f"SUPERTOKEN_DATA holds no {tag}/test")
+    splits = open_splits(str(Path(DATA) / tag), val_fraction=trained.about["val_fraction"], seed=trained.about["seed"])
+    found = evaluate(Predictor(trained), splits.test, progress=False)
+    assert found.images == len(splits.test) and found.top1 == pytest.approx(trained.about["test_top1"], abs=1e-3)
+
+
+if __name__ == "__main__":
+    ANSWERS.write_text(json.dumps({name: answers(name) for name in SHIPPED}, indent=0) + "\n")
