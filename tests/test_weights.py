@@ -1,4 +1,4 @@
-"""The weights that come with the package: they load, answer as they did, and have the accuracy that their cards name."""
+"""The weights that come with the package: they load, answer as they did, and have the accuracy that they claim."""
 
 import json
 import os
