@@ -109,7 +109,9 @@ def ship(run: Path, name: str, weights: Path = WEIGHTS) -> Path:
     folder.mkdir(parents=True)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)
-    shutil.copy(run / "model" / "config.json", folder / "config.json")
+    config = json.loads((run / "model" / "config.json").read_text())
+    config["supertoken"]["data"] = Path(config["supertoken"]["data"]).name
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (folder / "README.md").write_text(text)
     return folder
 

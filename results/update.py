@@ -29,9 +29,12 @@ def keep(run: Path, name: str) -> None:
     for file in KEPT:
         if (run / file).exists():
             shutil.copy(run / file, folder / file)
+    log = (folder / "log.txt").read_text()
     for field in ("data", "init", "teacher", "out"):
         if recipe[field]:
+            log = log.replace(recipe[field], Path(recipe[field]).name)
             recipe[field] = Path(recipe[field]).name
+    (folder / "log.txt").write_text(log)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
 
 

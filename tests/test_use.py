@@ -176,7 +176,7 @@ def test_a_run_becomes_weights_of_the_package_with_a_card(trained, tmp_path):
     text = (folder / "README.md").read_text()
     own = json.loads((trained / "evaluation.json").read_text())["validation"]["top1"]
     assert "cat, dog, emu" in text and f"{100 * own:.2f} %" in text and "must not be used" in text
-    assert str(trained.parent) not in text
+    assert str(trained.parent) not in text + (folder / "config.json").read_text()
     module.LIMIT = 1000
     with pytest.raises(SystemExit, match="more than"):
         module.ship(trained, "stt_nano.cifar10", tmp_path)
