@@ -73,9 +73,9 @@ def test_parts_of_the_short_recipe_are_what_they_say(runner):
     assert moved.shape == (2, 15, 32, 32)
     torch.testing.assert_close(moved[:, 3:6, 2:, 2:], x[:, :, :-2, :-2])
     torch.testing.assert_close(moved[:, 12:, :-2, :-2], x[:, :, 2:, 2:])
-    conv = short({"parts": {"dirac": True}}).stem[1].conv
-    y = torch.randn(1, 32, 8, 8)
-    torch.testing.assert_close(conv(y)[:, :32], y)
+    conv = short({"parts": {"dirac": True}}).stem[2].conv
+    y = torch.randn(1, 64, 8, 8)
+    torch.testing.assert_close(conv(y), y)
     model, plain = short({"parts": {"own_scale": True}}).eval(), short({}).eval()
     attention, usual = model.global_layers[0].block.attn, plain.global_layers[0].block.attn
     usual.load_state_dict(attention.state_dict(), strict=False)

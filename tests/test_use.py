@@ -162,6 +162,13 @@ def test_weights_in_a_folder_of_the_package_are_pretrained_weights(trained, tmp_
     assert set(json.loads(printed.out)["labels"]) == {"cat", "dog", "emu"}
 
 
+def test_without_weights_in_the_package_a_model_must_be_named(monkeypatch, capsys):
+    monkeypatch.setattr(run_folder, "SHIPPED", {})
+    with pytest.raises(SystemExit):
+        main(["predict", "x.jpg"])
+    assert "--model runs/NAME" in capsys.readouterr().err
+
+
 def test_a_run_becomes_weights_of_the_package_with_a_card(trained, tmp_path):
     spec = importlib.util.spec_from_file_location("ship", ROOT / "results" / "ship.py")
     module = importlib.util.module_from_spec(spec)
@@ -273,7 +280,6 @@ def test_a_failed_save_leaves_the_old_model(trained, tmp_path, monkeypatch):
         (["--help"], 0, "check-data"),
         (["trian"], 2, "did you mean train"),
         (["predict", "--model", "nowhere", "x.jpg"], 1, "no trained model"),
-        (["predict", "x.jpg"], 1, "--model runs/NAME"),
         (["train"], 2, "--data is missing"),
         (["models"], 0, "stt_s25"),
     ],

@@ -55,6 +55,6 @@ def test_layer_decay_lowers_the_rate_of_low_layers():
     rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     weights = dict(model.named_parameters())
     order = ["stem.0.conv.weight", "local_layers.0.block.mlp.fc1.weight", "local_layers.1.block.mlp.fc1.weight"]
-    order += ["global_layers.3.block.mlp.fc1.weight", "head.weight"]
+    order += ["global_layers.2.block.mlp.fc1.weight", "head.weight"]
     rates = [rate[id(weights[name])] for name in order]
     assert rates == sorted(rates) and rates[0] < rates[-1] == 0.1

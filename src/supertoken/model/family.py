@@ -76,9 +76,9 @@ def _shipped(folder: Path) -> Dict[str, Dict[str, Any]]:
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 SHIPPED = _shipped(WEIGHTS)
-# the star keeps the name without a tag what it is without weights: random ones, 1000 classes
+# star and last place keep the name without a tag what it is without weights: random ones, 1000 classes
 _UNTRAINED: Dict[str, Any] = {f"{name}.*": _cfg(**variant) for name, variant in VARIANTS.items()}
-default_cfgs = generate_default_cfgs({**_UNTRAINED, **SHIPPED})
+default_cfgs = generate_default_cfgs({**SHIPPED, **_UNTRAINED})
 
 
 def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[str, Tensor]:
