@@ -5,6 +5,7 @@ A single process is the case of one: nothing is sent then.
 
 import atexit
 import contextlib
+import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -33,6 +34,12 @@ WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 class LostProcess(Exception):
     """Another process of the run is gone."""
+
+
+def _leave() -> None:
+    gc.collect()  # a model copied to each process (DDP) holds the connection, and is part of a cycle
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 class Processes:
@@ -132,7 +139,7 @@ class Processes:
     def leave_at_exit(self) -> None:
         """Ends the connection in good order before Python ends; its threads may abort a process that just stops."""
         if self.count > 1:
-            atexit.register(lambda: dist.destroy_process_group() if dist.is_initialized() else None)
+            atexit.register(_leave)
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
