@@ -1,6 +1,7 @@
 """The training loop. Everything random is a function of seed, epoch, sample and step: a resumed run is the same run."""
 
 import math
+import signal
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -138,6 +139,7 @@ class Trainer:
                 self.finish()
             self.processes.leave_at_exit()
         except LostProcess as error:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher's, which would come before the message
             raise TrainingStopped(
                 f"{error}, at step {self.at.step:,}: go on from the last checkpoint with --resume {self.run.folder}"
             ) from error
