@@ -67,6 +67,7 @@ def together(folder, data, **changes):
     process = launched("train", "--recipe", recipe, "--data", data, "--out", folder)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output[-3000:]
+    assert "Warning" not in output, output[:3000]
     return folder
 
 

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from timm.data import resolve_data_config
 from torch import Tensor, nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from ..data.augmentation import BatchAugmentation, Crop, seed_step
 from ..data.loading import Keep, Preprocess, TrainImages
@@ -134,7 +135,7 @@ def prepare(
     seed_step(recipe.seed, 0)
     model, recipe = make_model(recipe, len(splits.train.classes))
     frozen = freeze(model, recipe.freeze)
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    convert_conv2d_weight_memory_format(model.to(device), torch.channels_last)
     assert recipe.img_size is not None
     data_config = resolve_data_config({}, model=model) | {
         "input_size": (3, recipe.img_size, recipe.img_size),
