@@ -8,12 +8,14 @@ The card's words on the data are those of results/cards/TAG.md; its figures are 
 import json
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import yaml
 from safetensors.torch import load_file, save_file
 
 from supertoken.model.summary import changed
+from supertoken.training.recipe import Recipe
 
 HERE = Path(__file__).parent
 WEIGHTS = HERE.parent / "src" / "supertoken" / "weights"
@@ -62,8 +64,9 @@ def card(run: Path, name: str) -> str:
     """The model card, from what the run left."""
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
     recipe["model_args"] = changed(recipe["model"], recipe["model_args"])
-    recipe = {key: value for key, value in recipe.items() if value not in (None, {}, 0, 0.0)}
-    for field in ("data", "out", "init", "teacher"):
+    usual = asdict(Recipe())
+    recipe = {key: value for key, value in recipe.items() if value != usual[key] and key != "out"}
+    for field in ("data", "init", "teacher"):
         if recipe.get(field):
             recipe[field] = Path(recipe[field]).name
     parts = json.loads((run / "evaluation.json").read_text())
