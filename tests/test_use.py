@@ -164,9 +164,10 @@ def test_weights_in_a_folder_of_the_package_are_pretrained_weights(trained, tmp_
 
 def test_without_weights_in_the_package_a_model_must_be_named(monkeypatch, capsys):
     monkeypatch.setattr(run_folder, "SHIPPED", {})
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as stop:
         main(["predict", "x.jpg"])
-    assert "--model runs/NAME" in capsys.readouterr().err
+    errors = capsys.readouterr().err.strip()
+    assert stop.value.code == 1 and "--model runs/NAME" in errors and len(errors.splitlines()) == 1
 
 
 def test_a_run_becomes_weights_of_the_package_with_a_card(trained, tmp_path):

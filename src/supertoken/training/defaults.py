@@ -24,17 +24,12 @@ LEAST_GAIN = 1.5  # of products in bf16: conversions and all that stays in fp32 
 
 def best_precision(device: torch.device) -> tuple[Literal["fp32", "bf16"], str]:
     """What trains faster, and why: bf16 where there are units for it; CPUs with them differ, so that is measured."""
-    if device.type == "cuda":
-        return (
-            ("bf16", "the GPU has units for it")
-            if torch.cuda.is_bf16_supported(including_emulation=False)
-            else ("fp32", "no bf16 units")
-        )
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16", "the GPU has units for it"
     if device.type != "cpu" or not torch.cpu._is_avx512_bf16_supported():
         return "fp32", "no bf16 units"
     gain = _gain_of_bf16()
-    why = f"products are {gain:.1f} times as fast in bf16"
-    return ("bf16" if gain > LEAST_GAIN else "fp32"), why
+    return ("bf16" if gain > LEAST_GAIN else "fp32"), f"products are {gain:.1f} times as fast in bf16"
 
 
 def _gain_of_bf16() -> float:
