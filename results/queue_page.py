@@ -3,6 +3,7 @@
 python results/queue_page.py ablations
 """
 
+import json
 import statistics
 import sys
 from pathlib import Path
@@ -40,6 +41,7 @@ def summary(rows: list[dict[str, str]]) -> dict[str, Any]:
         "test": spread(tests) if tests else "",
         "rate": statistics.median(float(row["images_per_second"]) for row in rows),
         "minutes": statistics.mean(minutes),
+        "curves": [json.loads(row["curve"]) for row in rows if row.get("curve")],
     }
 
 
@@ -104,13 +106,18 @@ def section(group: str, about: dict[str, Any], arms: dict[str, dict[str, Any]]) 
 
 
 def draw(path: Path, arms: dict[str, dict[str, Any]]) -> None:
-    """Accuracy against training time, one point for each arm of the geometry."""
+    """Accuracy against training time: a point for each arm, and the way of each of its seeds to it where it was kept."""
     figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
+    curves = all(r["curves"] for r in arms.values())
     for name, r in arms.items():
         spans = [[r["mean"] - r["low"]], [r["high"] - r["mean"]]]
-        axis.errorbar(r["minutes"], r["mean"], yerr=spans, fmt="o", capsize=3, label=name)
+        point = axis.errorbar(r["minutes"], r["mean"], yerr=spans, fmt="o", capsize=3, label=name)
+        for curve in r["curves"] if curves else []:
+            minutes, accuracy = zip(*curve, strict=True)
+            axis.plot(minutes, [100 * value for value in accuracy], color=point[0].get_color(), alpha=0.5, linewidth=1)
     tested = any(r["test"] for r in arms.values())
-    axis.set(xlabel="minutes of training (one core)", ylabel=f"{'test' if tested else 'validation'} accuracy (%)")
+    judged = f"{'test' if tested else 'validation'} accuracy (%)"
+    axis.set(xlabel="minutes of training (one core)", ylabel=f"{judged}; lines: validation" if curves else judged)
     axis.grid(alpha=0.3)
     figure.legend(loc="outside lower center", fontsize=8)
     figure.savefig(path, dpi=150)

@@ -121,7 +121,8 @@ def figures(folder: Path) -> dict[str, Any]:
     """Of a finished run."""
     recipe = Recipe(**yaml.safe_load((folder / "recipe.yaml").read_text()))
     assert recipe.model is not None and recipe.img_size is not None
-    last, found = read_metrics(folder / "metrics.csv")[-1], json.loads((folder / "evaluation.json").read_text())
+    metrics, found = read_metrics(folder / "metrics.csv"), json.loads((folder / "evaluation.json").read_text())
+    last = metrics[-1]
     args = recipe.model_args | {"num_classes": len(found["validation"]["classes"])}
     if recipe.model.startswith("stt_"):
         args["img_size"] = recipe.img_size
@@ -135,16 +136,18 @@ def figures(folder: Path) -> dict[str, Any]:
         "images_per_second": last["images_per_second"],
         "minutes": last["minutes"],
         **({"test_top1": found["test"]["top1"]} if "test" in found else {}),
+        "curve": json.dumps([[round(row["minutes"], 2), round(row["val_top1"], 4)] for row in metrics]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         "environment": json.dumps(environment()),
     }
 
 
 def keep(path: Path, row: dict[str, Any]) -> None:
-    """Adds a row."""
+    """Adds a row; a column that the first row does not have is an error."""
+    columns = list(read_rows(path)[0]) if path.exists() else list(row)
     new = not path.exists()
     with open(path, "a", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
+        writer = csv.DictWriter(file, columns)
         if new:
             writer.writeheader()
         writer.writerow(row)

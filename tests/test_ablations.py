@@ -2,8 +2,10 @@
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -25,6 +27,7 @@ def script(path):
 
 @pytest.fixture(scope="module")
 def runner():
+    sys.path.insert(0, str(ROOT.parent))  # as when it is run: variants import what stands beside it
     module = script(ROOT.parent / "run_queue.py")
     module.register(ROOT)
     return module
@@ -57,13 +60,14 @@ def short(changes):
     return timm.create_model("stt_short", num_classes=10, **args)
 
 
-@pytest.mark.parametrize("group", ["stem", "above"])
+@pytest.mark.parametrize("group", ["stem", "above", "images"])
 def test_a_gradient_reaches_every_weight_of_the_arms_of_the_short_recipe(runner, group):
     runner.register(ROOT.parent / "short")
     for arm, changes in SHORT["groups"][group]["arms"].items():
         model = short(changes)
         model(torch.randn(4, 3, 32, 32)).sum().backward()
-        assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == [], arm
+        learned = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        assert [n for n, p in learned if p.grad is None or not p.grad.isfinite().all()] == [], arm
 
 
 def test_parts_of_the_short_recipe_are_what_they_say(runner):
@@ -86,6 +90,32 @@ def test_parts_of_the_short_recipe_are_what_they_say(runner):
     slow = usual.proj((weights / weights.sum(-1, keepdim=True) @ v).transpose(1, 2).reshape(2, 4, 128))
     torch.testing.assert_close(attention(tokens), slow, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(attention.first(tokens), slow[:, :1], rtol=1e-4, atol=1e-5)
+
+
+def test_whitened_patches_have_independent_components_of_variance_one(runner):
+    runner.register(ROOT.parent / "peers")
+    whitening = sys.modules["whitening"]
+    measured = torch.as_tensor(np.loadtxt(whitening.PATCHES, delimiter=","))
+    drawn = torch.distributions.MultivariateNormal(torch.zeros(12).double(), measured).sample((100_000,))
+    conv = whitening.Whitening()[0]
+    out = conv(drawn.float().reshape(-1, 3, 2, 2))[:, :, 0, 0]
+    large = torch.linalg.eigvalsh(measured).flip(0) > 20 * whitening.EPS
+    torch.testing.assert_close(
+        torch.cov(out[:, :12].T)[large][:, large], torch.eye(int(large.sum())), atol=0.06, rtol=0
+    )
+    torch.testing.assert_close(out[:, 12:], -out[:, :12], atol=1e-4, rtol=1e-4)
+    assert [n for n, p in whitening.Whitening().named_parameters() if p.requires_grad] == ["0.bias"]
+
+
+def test_small_steps_see_half_the_size_and_then_no_longer(runner):
+    model = short({"parts": {"small_steps": 2}})
+    sizes = []
+    model.stem.register_forward_pre_hook(lambda module, args: sizes.append(args[0].shape[-1]))
+    x = torch.randn(2, 3, 32, 32)
+    model.eval()(x)
+    for _ in range(3):
+        model.train()(x)
+    assert sizes == [32, 16, 16, 32]
 
 
 def test_geometries_have_equal_parameters(runner):

@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from timm.layers import ConvNormAct
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
+from whitening import Whitening
 
 from supertoken.model.attention import Attention
 from supertoken.model.network import SuperTokenTransformer, init_module
 from supertoken.model.stem import ChannelsLast, Stem
 
-PARTS = ("stem", "dirac", "shifted", "own_scale")
+PARTS = ("stem", "whitened", "dirac", "shifted", "own_scale", "small_steps")
 default_cfgs = generate_default_cfgs(
     {"stt_short": {"num_classes": 10, "input_size": (3, 32, 32), "first_conv": "stem.0.conv", "classifier": "head"}}
 )
@@ -25,9 +26,11 @@ class Short(SuperTokenTransformer):
     """A SuperTokenTransformer with some parts replaced.
 
     Args:
-        parts: "stem": channels and stride of each 3x3 convolution, as "96:2 96:1 192:2"; "dirac": those of stride 1
+        parts: "stem": channels and stride of each 3x3 convolution, as "96:2 96:1 192:2"; "whitened": behind
+            a frozen convolution that whitens patches (arXiv 2404.00498); "dirac": those of stride 1
             begin as the identity; "shifted": the stem sees the image also moved to its four corners (SPT, arXiv
-            2112.13492); "own_scale": the scale of attention is learned, no token attends to itself (LSA, the same).
+            2112.13492); "own_scale": the scale of attention is learned, no token attends to itself (LSA, the same);
+            "small_steps": so many steps of training see the image at half its size.
         **kwargs: Of SuperTokenTransformer.
     """
 
@@ -38,7 +41,7 @@ class Short(SuperTokenTransformer):
         if unknown:
             raise ValueError(f"parts: no {sorted(unknown)[0]}; there are {', '.join(PARTS)}")
         a, shifted = self.architecture, parts.get("shifted", False)
-        channels = self.in_chans * (5 if shifted else 1)
+        channels = Whitening.channels if parts.get("whitened") else self.in_chans * (5 if shifted else 1)
         stem: Any = self.stem
         if "stem" in parts:
             stem = spelled(parts["stem"], channels)
@@ -48,12 +51,20 @@ class Short(SuperTokenTransformer):
             init_module(layer.conv, needs_reset=False)
             if parts.get("dirac") and layer.conv.stride == (1, 1):
                 nn.init.dirac_(layer.conv.weight[: layer.conv.in_channels].data)
-        self.stem = nn.Sequential(Shifted(a.stride // 2), stem) if shifted else stem
+        first = Shifted(a.stride // 2) if shifted else Whitening() if parts.get("whitened") else None
+        self.stem = nn.Sequential(first, stem) if first is not None else stem
+        self.small_steps = parts.get("small_steps", 0)
         if parts.get("own_scale"):
             layers: Any = [*self.local_layers, *self.global_layers]
             for layer in layers:
                 layer.block.attn.__class__ = OwnScale
                 layer.block.attn.log_scale = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        if self.training and self.small_steps > 0:
+            self.small_steps -= 1  # a run that is resumed begins with small images anew: these runs are short
+            x = F.avg_pool2d(x, 2)
+        return super().forward(x)
 
 
 class Shifted(nn.Module):

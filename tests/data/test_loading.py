@@ -15,23 +15,44 @@ from tests.training.conftest import make_folder
 @pytest.mark.parametrize("kind", ["shift", "none"])
 def test_crops_of_a_batch_equal_crops_one_by_one(kind):
     images = torch.randint(0, 256, (9, 3, 16, 16), dtype=torch.uint8)
-    crop = Crop(kind, 16, 1.0, 0.5)
-    batch = crop.batch(images, [sample_generator(0, 3, i) for i in range(9)])
-    alone = [crop.one(image, sample_generator(0, 3, i)) for i, image in enumerate(images)]
+    crop, flips = Crop(kind, 16, 1.0), [i % 3 == 0 for i in range(9)]
+    batch = crop.batch(images, [sample_generator(0, 3, i) for i in range(9)], flips)
+    alone = [crop.one(image, sample_generator(0, 3, i), flips[i]) for i, image in enumerate(images)]
     assert torch.equal(batch, torch.stack(alone))
 
 
-def test_a_shift_moves_by_up_to_an_eighth_in_every_direction_and_mirrors_half():
+def test_a_shift_moves_by_up_to_an_eighth_in_every_direction():
     image = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16).expand(3, -1, -1)
-    crop = Crop("shift", 16, 1.0, 0.5)
-    seen = {tuple(crop.one(image, sample_generator(1, 0, i))[0, 8, [7, 8]].tolist()) for i in range(400)}
-    assert len(seen) == 5 * 5 * 2
+    crop = Crop("shift", 16, 1.0)
+    for flip in (False, True):
+        seen = {tuple(crop.one(image, sample_generator(1, 0, i), flip)[0, 8, [7, 8]].tolist()) for i in range(400)}
+        assert len(seen) == 5 * 5 and all((left > right) == flip for left, right in seen)
+
+
+@pytest.mark.parametrize("hflip", [0.0, 0.3, "alternating"])
+def test_images_are_mirrored_as_often_as_asked(tmp_path, hflip):
+    source = open_splits(str(make_folder(tmp_path / "data", per_class=40))).train
+    images = TrainImages(source, Keep(16), Crop("none", 16, 1.0), hflip=hflip, seed=0, memory=True)
+    plain = images.images
+    seen = []
+    for epoch in range(12):
+        got, _, indices, _ = images.__getitems__([(epoch, i) for i in range(len(images))])
+        assert all(
+            torch.equal(x, plain[i]) or torch.equal(x, plain[i].flip(2)) for x, i in zip(got, indices, strict=True)
+        )
+        seen.append([not torch.equal(x, plain[i]) for x, i in zip(got, indices, strict=True)])
+    mirrored = np.array(seen)
+    if hflip == "alternating":
+        assert (mirrored[::2] == mirrored[0]).all() and (mirrored[1::2] == ~mirrored[0]).all()
+        assert 0.4 < mirrored[0].mean() < 0.6
+    else:
+        assert abs(mirrored.mean() - hflip) < 0.05
 
 
 @settings(max_examples=50)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 1000))
 def test_resized_crops_stay_inside_the_image(height, width, seed):
-    top, left, h, w = Crop("resized", 8, 0.3, 0).box(height, width, np.random.default_rng(seed))
+    top, left, h, w = Crop("resized", 8, 0.3).box(height, width, np.random.default_rng(seed))
     assert 0 <= top and 0 <= left and h >= 1 and w >= 1 and top + h <= height and left + w <= width
 
 
@@ -58,10 +79,10 @@ def test_memory_disk_and_workers_give_the_same_batches(tmp_path, kind):
     for image in sorted(folder.rglob("*.png"))[::5]:
         image.write_bytes(image.read_bytes()[:100])  # damaged ones are left out of their batches either way
     source = open_splits(str(folder)).train
-    crop = Crop(kind, 16, 0.3, 0.5)
+    crop = Crop(kind, 16, 0.3)
     results = []
     for memory, workers in ((True, 0), (False, 0), (False, 2)):
-        images = TrainImages(source, Keep(16), crop, seed=4, memory=memory)
+        images = TrainImages(source, Keep(16), crop, hflip=0.5, seed=4, memory=memory)
         loader = train_loader(images, StepBatches(len(images), 5, seed=4, first=0), workers)
         results.append([(x, y.tolist(), i) for x, y, i, _ in islice(loader, 6)])
         assert any(len(i) < 5 for _, _, i in results[-1])

@@ -30,28 +30,25 @@ def seed_step(seed: int, step: int, place: int = 0) -> None:
 
 @dataclass(frozen=True)
 class Crop:
-    """Random crop and mirror of an image to `size` x `size` pixels.
+    """Random crop of an image, or of its mirror image, to `size` x `size` pixels.
 
     Args:
         kind: "shift", "resized" or "none".
         size: Side of the result.
         scale: Smallest share of the area of a "resized" crop.
-        hflip: Probability of a mirror image.
     """
 
     kind: str
     size: int
     scale: float
-    hflip: float
 
     @property
     def pad(self) -> int:
         """Pixels by which a "shift" may move the image."""
         return self.size // 8 if self.kind == "shift" else 0
 
-    def one(self, image: Tensor, rng: np.random.Generator) -> Tensor:
+    def one(self, image: Tensor, rng: np.random.Generator, flip: bool) -> Tensor:
         """uint8 [3, any, any] ([3, size, size] unless "resized") -> uint8 [3, size, size]"""
-        flip = rng.random() < self.hflip
         if self.kind == "resized":
             top, left, height, width = self.box(image.shape[1], image.shape[2], rng)
             image = V.resized_crop(image, top, left, height, width, [self.size, self.size], antialias=True)
@@ -61,18 +58,16 @@ class Crop:
             image = image[:, top : top + self.size, left : left + self.size]
         return image.flip(2) if flip else image
 
-    def batch(self, images: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
+    def batch(self, images: Tensor, rngs: Sequence[np.random.Generator], flips: Sequence[bool]) -> Tensor:
         """uint8 [N, 3, size, size] -> the same shape, equal to `one` on each, in one go unless "resized"."""
         if self.kind == "resized":
-            return torch.stack([self.one(image, rng) for image, rng in zip(images, rngs, strict=True)])
-        flips, offsets = [], []
-        for rng in rngs:
-            flips.append(rng.random() < self.hflip)
-            offsets.append(rng.integers(0, 2 * self.pad + 1, 2) if self.pad else (0, 0))
-        offset = torch.as_tensor(np.array(offsets))
+            return torch.stack([self.one(*each) for each in zip(images, rngs, flips, strict=True)])
+        offset = torch.as_tensor(
+            np.array([rng.integers(0, 2 * self.pad + 1, 2) if self.pad else (0, 0) for rng in rngs])
+        )
         span = torch.arange(self.size)
         rows, columns = offset[:, :1] + span, offset[:, 1:] + span
-        columns = torch.where(torch.tensor(flips)[:, None], columns.flip(1), columns)
+        columns = torch.where(torch.as_tensor(flips)[:, None], columns.flip(1), columns)
         images = F.pad(images, [self.pad] * 4, mode="reflect") if self.pad else images
         n = torch.arange(len(images))[:, None, None, None]
         return images[n, torch.arange(3)[None, :, None, None], rows[:, None, :, None], columns[:, None, None, :]]

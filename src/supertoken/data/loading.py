@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -60,12 +61,24 @@ class TrainImages(Dataset):
         source: Of the images.
         prepare: PIL -> uint8 tensor, the same in each epoch.
         crop: Differs by epoch.
-        seed: Of the crops.
+        hflip: Probability of a mirror image, or "alternating": one half of the images in this epoch, the other in the
+            next (arXiv 2404.00498, section 3.6).
+        seed: Of the crops and mirror images.
         memory: Decode everything now and keep it.
     """
 
-    def __init__(self, source: Source, prepare: "Preprocess | Keep", crop: Crop, *, seed: int, memory: bool) -> None:
-        self.source, self.prepare, self.crop, self.seed = source, prepare, crop, seed
+    def __init__(
+        self,
+        source: Source,
+        prepare: "Preprocess | Keep",
+        crop: Crop,
+        *,
+        hflip: float | Literal["alternating"],
+        seed: int,
+        memory: bool,
+    ) -> None:
+        self.source, self.prepare, self.crop, self.hflip, self.seed = source, prepare, crop, hflip, seed
+        self.half = np.random.default_rng(seed).permutation(len(source)) % 2
         self.targets = torch.as_tensor(source.targets)
         self.damaged: list[BadImage] = []
         self.images: list[Tensor | None] | Tensor | None = self.decode_all() if memory else None
@@ -87,21 +100,29 @@ class TrainImages(Dataset):
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         rngs = [sample_generator(self.seed, epoch, i) for epoch, i in keys]
         indices = [i for _, i in keys]
+        flips = [self.mirrors(key, rng) for key, rng in zip(keys, rngs, strict=True)]
         if isinstance(self.images, Tensor):
-            return self.crop.batch(self.images[indices], rngs), self.targets[indices], indices, []
+            return self.crop.batch(self.images[indices], rngs, flips), self.targets[indices], indices, []
         images, kept, damaged = [], [], []
-        for i, rng in zip(indices, rngs, strict=True):
+        for i, rng, flip in zip(indices, rngs, flips, strict=True):
             try:
                 image = self.images[i] if self.images is not None else None
                 if image is None:
                     image = self.prepare(self.source.image(i))
-                images.append(self.crop.one(image, rng))
+                images.append(self.crop.one(image, rng, flip))
                 kept.append(i)
             except BadImage as error:
                 damaged.append(str(error))
         side = self.crop.size
         stacked = torch.stack(images) if images else torch.empty(0, 3, side, side, dtype=torch.uint8)
         return stacked, self.targets[kept], kept, damaged
+
+    def mirrors(self, key: Key, rng: np.random.Generator) -> bool:
+        """Whether an image is mirrored in an epoch."""
+        epoch, index = key
+        if self.hflip == "alternating":
+            return bool((epoch + self.half[index]) % 2)
+        return rng.random() < self.hflip
 
     def __len__(self) -> int:
         return len(self.source)

@@ -82,8 +82,8 @@ class Recipe:
     """Random crop: shift by up to an eighth, resized part of the image, or none"""
     crop_scale: float = 0.35
     """Smallest share of the area that a resized crop takes"""
-    hflip: Optional[float] = None
-    """Probability of a mirror image"""
+    hflip: Optional[Union[float, Literal["alternating"]]] = None
+    """Probability of a mirror image; alternating: of one half of the images, and of the other half in the next epoch"""
     randaugment: int = 0
     """Magnitude (0-30) of two random operations on each image; 0 for none"""
     erasing: float = 0.0
@@ -131,6 +131,8 @@ class Recipe:
         limits |= {"teacher_share": (0, 1)}
         limits |= {"dropout": (0, 0.95), "erasing": (0, 1), "randaugment": (0, 30), "crop_scale": (0.01, 1)}
         limits |= {"crop_pct": (0.1, 1)}
+        if isinstance(self.hflip, (int, float)):
+            limits["hflip"] = (0, 1)
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
                 raise RecipeError(f"{name}={getattr(self, name)}: must be from {low} to {high}")

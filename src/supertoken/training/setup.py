@@ -242,13 +242,13 @@ def freeze(model: Any, what: str) -> list[nn.Module]:
 def make_images(recipe: Recipe, source: Source, data_config: dict[str, Any], processes: int) -> TrainImages:
     """Training images, in memory if they fit for all processes in a quarter of what is free or the recipe says so."""
     assert recipe.img_size is not None and recipe.crop is not None and recipe.hflip is not None
-    crop = Crop(recipe.crop, recipe.img_size, recipe.crop_scale, recipe.hflip)
+    crop = Crop(recipe.crop, recipe.img_size, recipe.crop_scale)
     resized = recipe.crop == "resized"
     prepare = Keep(round(recipe.img_size * 1.5)) if resized else Preprocess(data_config)
     side = recipe.img_size * (1.5 if resized else 1)
     fits = 3 * side * side * 1.4 * len(source) * processes < psutil.virtual_memory().available / 4
     memory = recipe.cache == "memory" or (recipe.cache == "auto" and fits)
-    return TrainImages(source, prepare, crop, seed=recipe.seed, memory=memory)
+    return TrainImages(source, prepare, crop, hflip=recipe.hflip, seed=recipe.seed, memory=memory)
 
 
 def class_weights(recipe: Recipe, source: Source, device: torch.device) -> Tensor | None:

@@ -1,0 +1,55 @@
+"""Whitening of the smallest patches of an image: a first convolution that need not be learned.
+
+python results/whitening.py CIFAR10/train
+
+writes patches.csv, the covariance of the 2x2 patches of training images (ImageNet's mean and deviation taken out).
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import Compose, Normalize, ToTensor
+
+PATCHES = Path(__file__).with_name("patches.csv")
+IMAGES = 5000
+EPS = 5e-4  # added to the variances, so that noise is not made as large as what is seen
+
+
+class Whitening(nn.Sequential):
+    """The components of each 2x2 patch with variance one, and their negatives. [B, 3, H, W] -> [B, 24, H, W]
+
+    As in arXiv 2404.00498, section 3.2: the weights stay as they are, the bias is learned, GELU comes behind it.
+    """
+
+    channels = 24
+
+    def __init__(self) -> None:
+        conv = nn.Conv2d(3, self.channels, 2, padding="same")
+        conv.weight = nn.Parameter(kernels(torch.as_tensor(np.loadtxt(PATCHES, delimiter=","))), requires_grad=False)
+        nn.init.zeros_(conv.bias)
+        super().__init__(conv, nn.GELU())
+
+
+def kernels(covariance: Tensor) -> Tensor:
+    """[12, 12] -> [24, 3, 2, 2]"""
+    variances, directions = torch.linalg.eigh(covariance)
+    whitened = (directions / (variances + EPS).sqrt()).T.flip(0).reshape(-1, 3, 2, 2)
+    return torch.cat([whitened, -whitened]).float()
+
+
+def covariance(images: Tensor) -> Tensor:
+    """[N, 3, H, W] -> [12, 12], over all 2x2 patches"""
+    return torch.cov(F.unfold(images, 2).transpose(0, 1).flatten(1).double())
+
+
+if __name__ == "__main__":
+    change = Compose([ToTensor(), Normalize(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)])
+    folder = ImageFolder(sys.argv[1], change)
+    drawn = np.random.default_rng(0).permutation(len(folder))[:IMAGES]
+    np.savetxt(PATCHES, covariance(torch.stack([folder[i][0] for i in drawn])).numpy(), fmt="%.6f", delimiter=",")
