@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
-from run_queue import arguments, read_rows  # noqa: E402
+from run_queue import arguments, read_rows, valid  # noqa: E402
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
@@ -30,6 +30,7 @@ def summary(rows: list[dict[str, str]]) -> dict[str, Any]:
     images = statistics.mean(float(row["images_per_second"]) * 60 * float(row["minutes"]) for row in rows)
     judged = tests or values
     return {
+        "judged": dict(zip((row["seed"] for row in rows), judged, strict=True)),
         "mean": statistics.mean(judged),
         "low": min(judged),
         "high": max(judged),
@@ -51,15 +52,28 @@ def spread(values: list[float]) -> str:
 
 
 def verdicts(arms: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """For each arm: best, tie (and the cheaper of those: chosen), worse."""
-    if not arms:
-        return {}
-    top = max(arms, key=lambda name: arms[name]["mean"])
+    """For each arm: best, tie (and the cheaper of those: chosen), worse; nothing without two seeds that all arms have.
 
-    def width(name: str) -> float:
-        return arms[name]["high"] - arms[name]["low"]
+    Two arms are compared on the seeds that both have: more seeds of one than of the other would widen its range only.
+    """
+    seeds = set[str].intersection(*(set(r["judged"]) for r in arms.values())) if arms else set[str]()
+    if len(seeds) < 2:
+        return dict.fromkeys(arms, "")
 
-    equal = [n for n in arms if arms[top]["mean"] - arms[n]["mean"] < max(width(n), width(top)) or n == top]
+    def mean(name: str, shared: set[str]) -> float:
+        return statistics.mean(arms[name]["judged"][seed] for seed in shared)
+
+    def width(name: str, shared: set[str]) -> float:
+        values = [arms[name]["judged"][seed] for seed in shared]
+        return max(values) - min(values)
+
+    top = max(arms, key=lambda name: mean(name, seeds))
+
+    def ties(name: str) -> bool:
+        shared = set(arms[name]["judged"]) & set(arms[top]["judged"])
+        return mean(top, shared) - mean(name, shared) < max(width(name, shared), width(top, shared))
+
+    equal = [name for name in arms if name == top or ties(name)]
     cheapest = min(equal, key=lambda name: arms[name]["mmacs"])
     words = {name: "tie" if name in equal else "worse" for name in arms}
     words[top] = "best"
@@ -70,7 +84,7 @@ def verdicts(arms: dict[str, dict[str, Any]]) -> dict[str, str]:
 def results(queue: dict[str, Any], rows: list[dict[str, str]]) -> dict[str, dict[str, dict[str, Any]]]:
     """Summaries by group and arm; an arm that is the same model as another group's has the same rows."""
     by_args: dict[str, list[dict[str, str]]] = {}
-    for row in rows:
+    for row in valid(queue, rows):
         by_args.setdefault(row["model_args"], []).append(row)
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for group, about in queue["groups"].items():
@@ -106,7 +120,7 @@ def section(group: str, about: dict[str, Any], arms: dict[str, dict[str, Any]]) 
 
 
 def draw(path: Path, arms: dict[str, dict[str, Any]]) -> None:
-    """Accuracy against training time: a point for each arm, and the way of each of its seeds to it where it was kept."""
+    """Accuracy against training time: a point for each arm, and the way of each seed to it where it was kept."""
     figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
     curves = all(r["curves"] for r in arms.values())
     for name, r in arms.items():

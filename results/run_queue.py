@@ -69,12 +69,22 @@ def jobs(queue: dict[str, Any]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
+def recipe_of(queue: dict[str, Any], model_args: str) -> str:
+    """All of an arm's recipe, as JSON."""
+    return json.dumps(queue["recipe"] | json.loads(model_args).get("recipe", {}), sort_keys=True)
+
+
 def read_rows(path: Path) -> list[dict[str, str]]:
     """What has been run; nothing if nothing has."""
     if not path.exists():
         return []
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
+
+
+def valid(queue: dict[str, Any], rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The rows that were trained by the recipe that the queue has now."""
+    return [row for row in rows if row["recipe"] == recipe_of(queue, row["model_args"])]
 
 
 def view(queue: dict[str, Any], name: str, data: Path, work: Path) -> Path:
@@ -114,7 +124,7 @@ def run(job: dict[str, Any], queue: dict[str, Any], data: Path, work: Path) -> d
         recipe["model"] = args.pop("model", recipe["model"])
         seen = view(queue, args.pop("data", queue["data"]), data, work)
         train(Recipe(**recipe, model_args=args, data=str(seen), out=str(folder), seed=job["seed"]))
-    return job | figures(folder)
+    return job | figures(folder) | {"recipe": recipe_of(queue, job["model_args"])}
 
 
 def figures(folder: Path) -> dict[str, Any]:
@@ -168,7 +178,7 @@ def main() -> None:
     if not (folder / "queue.yaml").exists():
         parser.error(f"{args.queue}: there is no {folder / 'queue.yaml'}")
     queue = yaml.safe_load((folder / "queue.yaml").read_text())
-    done = {(row["model_args"], int(row["seed"])): row for row in read_rows(rows)}
+    done = {(row["model_args"], int(row["seed"])): row for row in valid(queue, read_rows(rows))}
     todo = [job for job in jobs(queue) if (job["model_args"], job["seed"]) not in done]
     todo = [job for job in todo if args.seed is None or job["seed"] in args.seed]
     if args.list or args.data is None:

@@ -22,18 +22,21 @@ EPS = 5e-4  # added to the variances, so that noise is not made as large as what
 
 
 class Whitening(nn.Sequential):
-    """The components of each 2x2 patch with variance one, and their negatives. [B, 3, H, W] -> [B, 24, H, W]
+    """The components of each 2x2 patch with variance one, and their negatives. [B, 3, H, W] -> [B, 24, h, w]
 
     As in arXiv 2404.00498, section 3.2: the weights stay as they are, the bias is learned, GELU comes behind it.
+
+    Args:
+        pad: Zeros below and at the right: 1 for h = H, w = W; 0 for one less.
     """
 
     channels = 24
 
-    def __init__(self) -> None:
-        conv = nn.Conv2d(3, self.channels, 2, padding="same")
+    def __init__(self, pad: int = 1) -> None:
+        conv = nn.Conv2d(3, self.channels, 2)
         conv.weight = nn.Parameter(kernels(torch.as_tensor(np.loadtxt(PATCHES, delimiter=","))), requires_grad=False)
         nn.init.zeros_(conv.bias)
-        super().__init__(conv, nn.GELU())
+        super().__init__(nn.ZeroPad2d((0, pad, 0, pad)), conv, nn.GELU())
 
 
 def kernels(covariance: Tensor) -> Tensor:

@@ -10,7 +10,13 @@ import pytest
 import timm
 import torch
 import yaml
+from timm.data import resolve_data_config
 from torch import nn
+
+from supertoken.run_folder import save_model
+from supertoken.training.optimizer import make_optimizer
+from supertoken.training.recipe import Recipe
+from supertoken.training.setup import make_model
 
 from .training.conftest import make_folder
 
@@ -97,14 +103,14 @@ def test_whitened_patches_have_independent_components_of_variance_one(runner):
     whitening = sys.modules["whitening"]
     measured = torch.as_tensor(np.loadtxt(whitening.PATCHES, delimiter=","))
     drawn = torch.distributions.MultivariateNormal(torch.zeros(12).double(), measured).sample((100_000,))
-    conv = whitening.Whitening()[0]
+    conv = whitening.Whitening(pad=0)[1]
     out = conv(drawn.float().reshape(-1, 3, 2, 2))[:, :, 0, 0]
     large = torch.linalg.eigvalsh(measured).flip(0) > 20 * whitening.EPS
     torch.testing.assert_close(
         torch.cov(out[:, :12].T)[large][:, large], torch.eye(int(large.sum())), atol=0.06, rtol=0
     )
     torch.testing.assert_close(out[:, 12:], -out[:, :12], atol=1e-4, rtol=1e-4)
-    assert [n for n, p in whitening.Whitening().named_parameters() if p.requires_grad] == ["0.bias"]
+    assert [n for n, p in whitening.Whitening().named_parameters() if p.requires_grad] == ["1.bias"]
 
 
 def test_small_steps_see_half_the_size_and_then_no_longer(runner):
@@ -180,6 +186,7 @@ def row(args, value, seed):
     return {
         "model_args": json.dumps(QUEUE["base"] | args, sort_keys=True), "seed": str(seed), "val_top1": str(value),
         "parameters": "600000", "mmacs": "30.0", "images_per_second": "200", "minutes": "9",
+        "recipe": json.dumps(QUEUE["recipe"], sort_keys=True),
     }  # fmt: skip
 
 
@@ -192,6 +199,21 @@ def test_the_page_calls_ties_ties(tmp_path, monkeypatch):
     found["none"]["mmacs"] = 29.0
     assert page.verdicts(found) == {"conv": "best", "none": "tie, cheapest of these", "attention": "worse"}
     assert page.verdicts({}) == {}
+
+
+def test_the_page_compares_arms_on_the_seeds_that_both_have(tmp_path, monkeypatch):
+    page = script(ROOT.parent / "queue_page.py")
+    rows = [row({}, value, seed) for seed, value in enumerate((0.695, 0.705, 0.73, 0.68))]
+    rows += [row({"mixer": "none"}, value, seed) for seed, value in enumerate((0.71, 0.72))]
+    found = page.results(QUEUE, rows)["mixer"]
+    assert page.verdicts(found) == {"conv": "worse", "none": "best"}  # its other two seeds would make it a tie
+    rows = [row({}, 0.60, 0), row({"mixer": "none"}, 0.605, 0)]
+    assert set(page.verdicts(page.results(QUEUE, rows)["mixer"]).values()) == {""}
+
+
+def test_rows_of_another_recipe_do_not_count(runner):
+    old = row({}, 0.6, 0) | {"recipe": "{}"}
+    assert runner.valid(QUEUE, [old, row({}, 0.6, 1)]) == [row({}, 0.6, 1)]
 
 
 def test_the_page_says_what_has_not_been_run(tmp_path, monkeypatch):
@@ -214,6 +236,7 @@ def run_the_queue(runner, tmp_path, monkeypatch, queue):
     for _ in range(2):
         runner.main()
     rows = runner.read_rows(folder / "runs.csv")
+    assert runner.valid(queue, rows) == rows
     assert str(tmp_path) not in json.dumps(rows)
     found = {row["arm"]: row for row in rows}
     assert len(found) == len(rows)
@@ -265,8 +288,13 @@ def test_an_arm_that_was_changed_is_not_gone_on_with(runner):
     assert len(names) == 3
 
 
+def is_in(tensor, tensors):
+    return any(tensor is other for other in tensors)
+
+
 @pytest.fixture(scope="module")
-def peers(runner):
+def peers(runner, tmp_path_factory):
+    folder_of_models = tmp_path_factory.mktemp("models")
     folder = ROOT.parent / "peers"
     runner.register(folder)
     queue = yaml.safe_load((folder / "queue.yaml").read_text())
@@ -276,10 +304,15 @@ def peers(runner):
         side = (queue["recipe"] | args.pop("recipe", {}))["img_size"]
         args.pop("data", None)
         name = args.pop("model", queue["recipe"]["model"])
-        model = timm.create_model(
-            name, num_classes=10, **({"img_size": side} if name.startswith("stt_") else {}), **args
-        )
-        assert model(torch.randn(2, 3, side, side)).shape == (2, 10)
+        classes = [str(i) for i in range(5 if "data" in about else 10)]
+        model, _ = make_model(Recipe(model=name, model_args=args, img_size=side), len(classes))
+        assert model(torch.randn(2, 3, side, side)).shape == (2, len(classes))
+        if not name.startswith("stt_"):  # a run would end in an error
+            config = resolve_data_config({"input_size": (3, side, side)}, model=model)
+            save_model(model, folder_of_models / name, classes=classes, data_config=config, about={})
+        muon = make_optimizer(model, Recipe(lr=0.1), torch.device("cpu"))
+        ends = [model.get_submodule(model.pretrained_cfg[end]).weight for end in ("first_conv", "classifier")]
+        assert all(group["use_fallback"] for group in muon.param_groups for p in group["params"] if is_in(p, ends))
         return sum(p.numel() for p in model.parameters())
 
     return {

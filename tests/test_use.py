@@ -17,6 +17,7 @@ from supertoken.cli import main
 from supertoken.data.sources import open_splits
 from supertoken.evaluation import EvaluationError, evaluate, measure
 from supertoken.model import family
+from supertoken.model.family import WEIGHTS
 from supertoken.prediction import Predictor
 from supertoken.run_folder import RunFolderError, load_model, save_model
 from supertoken.training.loop import train
@@ -221,6 +222,16 @@ def test_evaluate_repeats_the_runs_own_figures(trained, tmp_path, capsys):
     assert figures["images"] == 3 and set(figures["per_class"]) == {"cat", "dog", "emu"}
     assert (tmp_path / "out" / "confusion-val.png").exists()
     assert "calibration" in capsys.readouterr().out
+
+
+def test_evaluate_writes_nothing_into_the_package(tmp_path, monkeypatch):
+    make_folder(tmp_path / "data" / "train", classes=("cat", "dog"), per_class=2)
+    make_folder(tmp_path / "data" / "test", classes=("cat", "dog"), per_class=2)
+    monkeypatch.chdir(tmp_path)
+    packed = sorted(WEIGHTS.rglob("*"))
+    main(["evaluate", "--model", "stt_micro.cifar10", "--data", str(tmp_path / "data")])
+    assert (tmp_path / "runs" / "stt_micro.cifar10" / "evaluation-test.json").exists()
+    assert sorted(WEIGHTS.rglob("*")) == packed
 
 
 def test_evaluation_maps_classes_by_name(trained, tmp_path):

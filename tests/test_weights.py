@@ -31,6 +31,8 @@ def test_weights_load_and_answer_as_they_did(name):
     )
     model = timm.create_model(name, pretrained=True)
     assert model.pretrained_cfg["label_names"] == load_model(name).classes
+    card = (load_model(name).path / "README.md").read_text()
+    assert f"{100 * load_model(name).about['test_top1']:.2f} %" in card
     assert sum(file.stat().st_size for file in load_model(name).path.iterdir()) <= 16e6
 
 

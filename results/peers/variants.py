@@ -21,7 +21,7 @@ USUAL = {
 default_cfgs = generate_default_cfgs(
     {
         "cct_like": USUAL | {"first_conv": "patch_embed.backbone.0.conv"},
-        "airbench_like": USUAL | {"first_conv": "whiten.0"},
+        "airbench_like": USUAL | {"first_conv": "whiten.1"},
     }
 )
 
@@ -46,20 +46,30 @@ class AirbenchLike(nn.Module):
     Args:
         num_classes: Classes.
         in_chans: Channels of the image, three.
+        drop_rate: Of nothing: it has no dropout.
+        drop_path_rate: The same.
         widths: Channels of each pair.
     """
 
-    def __init__(self, num_classes: int = 10, in_chans: int = 3, widths: Sequence[int] = (64, 256, 256)) -> None:
+    def __init__(
+        self,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        widths: Sequence[int] = (64, 256, 256),
+    ) -> None:
         super().__init__()
-        assert in_chans == 3
-        self.num_classes = num_classes
-        self.whiten = Whitening()
+        if in_chans != 3 or drop_rate or drop_path_rate:
+            raise ValueError("three channels, and nothing is dropped")
+        self.num_classes, self.num_features = num_classes, widths[-1]
+        self.whiten = Whitening(pad=0)
         channels, layers = self.whiten.channels, list[nn.Module]()
         for width in widths:
             layers += [convolution(channels, width), nn.MaxPool2d(2), norm(width), nn.GELU()]
             layers += [convolution(width, width), norm(width), nn.GELU()]
             channels = width
-        self.body = nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten())
+        self.body = nn.Sequential(*layers, nn.MaxPool2d(3), nn.Flatten())
         self.head = nn.Linear(channels, num_classes, bias=False)
 
     def get_classifier(self) -> nn.Module:
@@ -67,7 +77,7 @@ class AirbenchLike(nn.Module):
         return self.head
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, num_classes]"""
+        """[B, 3, 32, 32] -> [B, num_classes]"""
         return self.head(self.body(self.whiten(x))) / 9
 
 

@@ -111,4 +111,8 @@ def spelled(text: str, channels: int) -> ChannelsLast:
 @register_model
 def stt_short(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """A SuperTokenTransformer of any architecture, some parts of it replaced."""
-    return build_model_with_cfg(Short, "stt_short", pretrained, **{"img_size": 32, **kwargs})
+    parts = kwargs.get("parts") or {}
+    first = "stem.1.0.conv" if parts.get("shifted") else "stem.0.1" if parts.get("whitened") else "stem.0.conv"
+    overlay = {"first_conv": first}
+    args = {"img_size": 32, "pretrained_cfg_overlay": overlay, **kwargs}
+    return build_model_with_cfg(Short, "stt_short", pretrained, **args)

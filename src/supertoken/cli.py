@@ -88,6 +88,7 @@ def run_evaluate(argv: Sequence[str]) -> None:
     """Measures a trained model on labelled images."""
     from .data.sources import open_splits
     from .evaluation import evaluate
+    from .model.family import WEIGHTS
     from .prediction import Predictor, best_device
     from .run_folder import load_model, write_json
     from .training.report import draw_confusion
@@ -105,7 +106,9 @@ def run_evaluate(argv: Sequence[str]) -> None:
     parser.add_argument("--batch_size", type=int, default=64, help="Images at once")
     parser.add_argument("--workers", type=int, default=0, help="Processes that decode")
     parser.add_argument("--device", type=str, default=None, help="cpu, cuda, mps")
-    parser.add_argument("--out", type=str, default=None, help="Folder for evaluation JSON and picture; the run folder")
+    parser.add_argument(
+        "--out", type=str, default=None, help="Folder for evaluation JSON and picture; by default the run folder"
+    )
     args = parser.parse_args(list(argv))
     trained = load_model(args.model)
     trained.about |= {} if args.tta is None else {"tta": args.tta}
@@ -125,7 +128,8 @@ def run_evaluate(argv: Sequence[str]) -> None:
         skip_damaged=args.skip_damaged,
     )
     print_evaluation(result, f"{data} ({split})", trained.multi_label)
-    out = Path(args.out) if args.out else trained.path.parent
+    shipped = trained.path.parent == WEIGHTS
+    out = Path(args.out) if args.out else Path("runs") / trained.path.name if shipped else trained.path.parent
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / f"evaluation-{split}.json", result.as_dict())
     if result.confusion:

@@ -42,6 +42,7 @@ class Standing:
     step: int = 0
     seconds: float = 0.0
     waited: float = 0.0
+    evaluating: float = 0.0
     best: float = -math.inf
     best_loss: float = math.inf
     best_step: int = 0
@@ -49,6 +50,10 @@ class Standing:
     loss: float = 0.0
     correct: float = 0.0
     seen: int = 0
+
+    def rate(self, batch_size: int) -> float:
+        """Images per second of training, without the evaluations."""
+        return self.step * batch_size / max(self.seconds - self.evaluating, 1e-9)
 
 
 def train(recipe: Recipe, console: Console | None = None) -> Path:
@@ -118,7 +123,7 @@ class Trainer:
         if state is not None:
             run.model.load_state_dict(state["model"])
         ema = run.recipe.ema
-        self.ema = ModelEmaV3(run.model, decay=ema, use_warmup=True) if ema is not None else None
+        self.ema = ModelEmaV3(run.model, decay=ema, use_warmup=True, warmup_power=0.75) if ema is not None else None
         self.model, self.optimizer = self.processes.spread(run.model, run.recipe)
         self.workers = default_workers() if run.recipe.workers is None else run.recipe.workers
         self.place = self.processes.part(run.batch_size)
@@ -173,7 +178,9 @@ class Trainer:
                 at.seconds = before + time.monotonic() - started
                 bar.update(at.step, run.steps, self.note())
                 due = at.step % eval_every == 0 or at.step == run.steps
+                evaluating = time.monotonic()
                 enough = due and self.evaluate_and_save()
+                at.evaluating += time.monotonic() - evaluating
                 late = self.processes.is_main and time.monotonic() - saved > save_every
                 save, stop = self.processes.total(late, self.interruption.number is not None)
                 if due or save or stop:
@@ -256,8 +263,8 @@ class Trainer:
             "train_accuracy": at.correct / max(1, at.seen),
             "val_loss": result.loss,
             "val_top1": result.top1,
-            "images_per_second": at.step * run.batch_size / max(at.seconds, 1e-9),
-            "data_wait": self.at.waited / max(at.seconds, 1e-9),
+            "images_per_second": at.rate(run.batch_size),
+            "data_wait": at.waited / max(at.seconds, 1e-9),
             "minutes": at.seconds / 60,
         }
         if self.processes.is_main:
@@ -383,7 +390,8 @@ class Trainer:
     def note(self) -> str:
         """What stands behind the progress bar."""
         at = self.at
-        rate = at.step * self.run.batch_size / max(at.seconds, 1e-9)
         share = 100 * at.waited / max(at.seconds, 1e-9)
         loss, correct = (value / max(1, at.seen) for value in (at.loss, at.correct))
-        return f"loss {loss:.3f}  acc {100 * correct:.1f} %  {rate:.0f} img/s  wait {share:.1f} %"
+        return (
+            f"loss {loss:.3f}  acc {100 * correct:.1f} %  {at.rate(self.run.batch_size):.0f} img/s  wait {share:.1f} %"
+        )

@@ -19,10 +19,11 @@ def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> to
         recipe: Decides kind, learning rate, weight decay and layer decay.
         device: Where the model is.
     """
-    options: dict = {"betas": (0.9, 0.95)}
+    options: dict = {}
     if recipe.opt == "muon":
-        # the classifier and the first convolution see no hidden features: AdamW, as Muon's author advises
-        options |= {"nesterov": True, "fallback_list": ("head.*", "stem.0.*")}
+        # learned grids and tokens are no matrices, whatever their shape: AdamW for what has no weight decay, too
+        options = {"betas": (0.9, 0.95), "nesterov": True}
+        options |= {"fallback_list": ends_of(model), "fallback_no_weight_decay": True}
         if device.type == "cpu":
             # timm iterates in bf16, which a CPU without bf16 units emulates: far slower than float32 there
             timm_muon.zeropower_via_newtonschulz = _float32_newtonschulz
@@ -34,6 +35,14 @@ def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> to
         layer_decay=recipe.layer_decay,
         **options,
     )
+
+
+def ends_of(model: nn.Module) -> tuple[str, ...]:
+    """Patterns of the first convolution and the classifier: one end of each is no hidden feature, so Muon's author
+    advises AdamW for them (github.com/KellerJordan/Muon)."""
+    cfg = getattr(model, "pretrained_cfg", {})
+    names = [cfg.get("first_conv") or (), cfg.get("classifier") or ()]
+    return tuple(f"{name}.*" for some in names for name in ([some] if isinstance(some, str) else some))
 
 
 _float32_newtonschulz = functools.partial(timm_muon.zeropower_via_newtonschulz, dtype=torch.float32)

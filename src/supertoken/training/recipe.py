@@ -44,7 +44,7 @@ class Recipe:
     epochs: Optional[float] = None
     """Passes over the training images"""
     minutes: Optional[float] = None
-    """Time budget: the schedule is made to fit it; instead of epochs"""
+    """Time budget of all steps and the evaluations between them: the schedule is made to fit; instead of epochs"""
     batch_size: Optional[int] = None
     """Images per step"""
     shard: bool = False
@@ -76,7 +76,8 @@ class Recipe:
     dropout: float = 0.0
     """Before the classifier"""
     ema: Optional[float] = None
-    """Decay of the running mean of the weights, which is then what is evaluated and kept; null for none"""
+    """Decay of the running mean of the weights, which is then what is evaluated and kept; null for none. It rises to
+    this value over the first steps (timm's ModelEmaV3)"""
 
     crop: Optional[Literal["shift", "resized", "none"]] = None
     """Random crop: shift by up to an eighth, resized part of the image, or none"""
@@ -85,13 +86,13 @@ class Recipe:
     hflip: Optional[Union[float, Literal["alternating"]]] = None
     """Probability of a mirror image; alternating: of one half of the images, and of the other half in the next epoch"""
     randaugment: int = 0
-    """Magnitude (0-30) of two random operations on each image; 0 for none"""
+    """Magnitude (0-30) of two random operations, shared by groups of 16 images; 0 for none"""
     erasing: float = 0.0
     """Probability that a rectangle of an image is erased"""
     mixup: float = 0.0
     """Alpha of mixup; 0 for none"""
     cutmix: float = 0.0
-    """Alpha of cutmix; with mixup each batch takes one of the two"""
+    """Alpha of cutmix; with mixup each group of 16 images takes one of the two"""
     class_weights: Optional[Union[Literal["auto"], Dict[str, float]]] = None
     """Weights of the classes in the loss: auto (rare ones more) or by name"""
     weighted_sampling: bool = False

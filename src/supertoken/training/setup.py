@@ -17,6 +17,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from ..data.augmentation import BatchAugmentation, Crop, seed_step
 from ..data.loading import Keep, Preprocess, TrainImages
 from ..data.sources import Source, Splits
+from ..prediction import views
 from ..run_folder import architecture_of, load_model
 from .defaults import MINUTES_WITHOUT_GPU, best_precision, fill_in, seconds_per_image, steps_in
 from .distillation import Teacher
@@ -285,7 +286,8 @@ def plan(run: Run, open_ended: bool) -> int:
     count = run.processes.count
     part = replace(recipe, batch_size=run.batch_size // count)
     alone = seconds_per_image(run.model, part, run.device, len(run.classes), measuring)
-    speed = run.processes.from_main(lambda: (alone[0] / count, alone[1] / count))
+    looks = len(views(torch.zeros(1, 3, 32, 32), recipe.tta))
+    speed = run.processes.from_main(lambda: (alone[0] / count, looks * alone[1] / count))
     fit = steps_in(minutes, recipe, len(run.images), len(run.val), speed)
     steps = fit if recipe.minutes is not None else min(steps, fit)
     run.say(
