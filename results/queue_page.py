@@ -119,6 +119,29 @@ def section(group: str, about: dict[str, Any], arms: dict[str, dict[str, Any]]) 
     return lines + [""]
 
 
+def speeds(rows: list[dict[str, str]]) -> list[str]:
+    """What queue_speed.py measured of a group, as Markdown."""
+    if not rows:
+        return []
+    cells: dict[str, list[str]] = {}
+    for row in rows:
+        low, middle, high = (float(row[f"ratio{part}"]) for part in ("_q1", "", "_q3"))
+        rate = float(row["images_per_second"])
+        cells.setdefault(row["arm"], [row["arm"]]).extend([f"{rate:,.0f}", f"{middle:.2f} ({low:.2f} to {high:.2f})"])
+    first, train = rows[0], next(row for row in rows if row["mode"] == "train")
+    head = [f"batch {first['batch']}, one core", "inference, images/s", f"times {first['arm']}'s"]
+    head += ["training, images/s", f"times {first['arm']}'s"]
+    where = f"{first['cpu']}, {first['date'][:10]}; inference in fp32, training in {train_dtype(train)}"
+    lines = [f"Side by side in one process, taking turns (medians, quartiles of the ratio; {where}):", ""]
+    lines += ["| " + " | ".join(head) + " |", "|---|" + "---:|" * 4]
+    return lines + ["| " + " | ".join(row) + " |" for row in cells.values()] + [""]
+
+
+def train_dtype(row: dict[str, str]) -> str:
+    """From the name that `supertoken benchmark` gives a contestant."""
+    return row["model"].partition("dtype=")[2].partition(",")[0] or "fp32"
+
+
 def draw(path: Path, arms: dict[str, dict[str, Any]]) -> None:
     """Accuracy against training time: a point for each arm, and the way of each seed to it where it was kept."""
     figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
@@ -154,6 +177,7 @@ def write_page(folder: Path) -> None:
     lines += [queue["intro"].strip(), "", f"Base: {base}.", "", f"Recipe: {recipe}.", ""]
     for group, about in queue["groups"].items():
         lines += section(group, about, found[group])
+        lines += speeds([row for row in read_rows(folder / "speed.csv") if row["group"] == group])
         if group == queue["plot"] and found[group]:
             draw(DOCS / "figures" / f"{name}.png", found[group])
             lines += [f"![accuracy against training time](figures/{name}.png)", ""]

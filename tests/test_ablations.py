@@ -51,6 +51,7 @@ def arms():
 @pytest.mark.parametrize(("name", "changes"), arms(), ids=[name for name, _ in arms()])
 def test_every_arm_learns_with_all_its_weights(runner, name, changes):
     model = make(QUEUE["base"] | changes)
+    assert model.get_submodule(model.pretrained_cfg["first_conv"]).weight.shape[1] == 3
     model(torch.randn(4, 3, 32, 32)).sum().backward()
     silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     # of the last layer with a bias for all pairs only the Super token's rows are asked for, but they are asked for
@@ -71,6 +72,8 @@ def test_a_gradient_reaches_every_weight_of_the_arms_of_the_short_recipe(runner,
     runner.register(ROOT.parent / "short")
     for arm, changes in SHORT["groups"][group]["arms"].items():
         model = short(changes)
+        first = model.get_submodule(model.pretrained_cfg["first_conv"]).weight
+        assert first.shape[1] == (15 if changes.get("parts", {}).get("shifted") else 3)
         model(torch.randn(4, 3, 32, 32)).sum().backward()
         learned = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         assert [n for n, p in learned if p.grad is None or not p.grad.isfinite().all()] == [], arm
