@@ -164,5 +164,6 @@ def stt_ablation(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """A SuperTokenTransformer of any architecture, some parts of it replaced."""
     parts = kwargs.get("parts") or {}
     first = "stem" if parts.get("patchify") else "stem.0.0.conv" if parts.get("positions") == "conv" else "stem.0.conv"
-    args = {"img_size": 32, "pretrained_cfg_overlay": {"first_conv": first}, **kwargs}
+    overlay = {"first_conv": first, **(kwargs.pop("pretrained_cfg_overlay", None) or {})}
+    args = {"img_size": 32, "pretrained_cfg_overlay": overlay, **kwargs}
     return build_model_with_cfg(Ablation, "stt_ablation", pretrained, **args)

@@ -113,6 +113,6 @@ def stt_short(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """A SuperTokenTransformer of any architecture, some parts of it replaced."""
     parts = kwargs.get("parts") or {}
     first = "stem.1.0.conv" if parts.get("shifted") else "stem.0.1" if parts.get("whitened") else "stem.0.conv"
-    overlay = {"first_conv": first}
+    overlay = {"first_conv": first, **(kwargs.pop("pretrained_cfg_overlay", None) or {})}
     args = {"img_size": 32, "pretrained_cfg_overlay": overlay, **kwargs}
     return build_model_with_cfg(Short, "stt_short", pretrained, **args)

@@ -34,6 +34,27 @@ def test_learned_grids_norms_and_biases_have_no_weight_decay(opt):
     assert len(names) == sum(len(group["params"]) for group in optimizer.param_groups)
 
 
+SWIN = {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 24, "depths": (1, 1), "num_heads": (12, 12)}
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "adamw"),
+    [
+        ("stt_nano", {}, {"stem.0.conv.weight", "head.weight", "class_token", "windows.super_tokens.weight"}),
+        ("swin_tiny_patch4_window7_224", SWIN, {"patch_embed.proj.weight", "head.fc.weight"}),
+        ("convnext_atto", {"depths": (1, 1, 1, 1), "dims": (8, 8, 8, 16)}, {"stem.0.weight", "head.fc.weight"}),
+    ],
+)
+def test_muon_leaves_both_ends_and_learned_grids_of_any_model_to_adamw(name, args, adamw):
+    model = timm.create_model(name, num_classes=3, **args)
+    optimizer = make_optimizer(model, Recipe(data="x", lr=1e-3, opt="muon"), torch.device("cpu"))
+    names = {id(p): name for name, p in model.named_parameters()}
+    fallback = {names[id(p)] for group in optimizer.param_groups if group.get("use_fallback") for p in group["params"]}
+    tables = {name for name in names.values() if "relative_position_bias_table" in name}
+    assert adamw | tables <= fallback
+    assert not {name for name in fallback if ".mlp." in name and name.endswith("weight")}
+
+
 def test_muon_on_a_cpu_orthogonalises_in_float32():
     torch.manual_seed(0)
     layer = torch.nn.Linear(64, 32, bias=False)
