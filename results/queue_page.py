@@ -47,8 +47,9 @@ def summary(rows: list[dict[str, str]]) -> dict[str, Any]:
 
 
 def spread(values: list[float]) -> str:
-    """Mean, lowest and highest."""
-    return f"{statistics.mean(values):.2f} % ({min(values):.2f} to {max(values):.2f})"
+    """Mean, lowest and highest; of one value itself."""
+    around = f" ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f} %{around}"
 
 
 def verdicts(arms: dict[str, dict[str, Any]]) -> dict[str, str]:
