@@ -53,12 +53,13 @@ def spread(values: list[float]) -> str:
 
 
 def verdicts(arms: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """For each arm: best, tie (and the cheaper of those: chosen), worse; nothing without two seeds that all arms have.
+    """For each arm: best, tie (and the cheaper of those: chosen), worse; nothing for an arm of one seed.
 
     Two arms are compared on the seeds that both have: more seeds of one than of the other would widen its range only.
     """
-    seeds = set[str].intersection(*(set(r["judged"]) for r in arms.values())) if arms else set[str]()
-    if len(seeds) < 2:
+    several = {name: r for name, r in arms.items() if len(r["judged"]) > 1}
+    seeds = set[str].intersection(*(set(r["judged"]) for r in several.values())) if several else set[str]()
+    if len(several) < 2 or len(seeds) < 2:
         return dict.fromkeys(arms, "")
 
     def mean(name: str, shared: set[str]) -> float:
@@ -68,15 +69,15 @@ def verdicts(arms: dict[str, dict[str, Any]]) -> dict[str, str]:
         values = [arms[name]["judged"][seed] for seed in shared]
         return max(values) - min(values)
 
-    top = max(arms, key=lambda name: mean(name, seeds))
+    top = max(several, key=lambda name: mean(name, seeds))
 
     def ties(name: str) -> bool:
         shared = set(arms[name]["judged"]) & set(arms[top]["judged"])
         return mean(top, shared) - mean(name, shared) < max(width(name, shared), width(top, shared))
 
-    equal = [name for name in arms if name == top or ties(name)]
+    equal = [name for name in several if name == top or ties(name)]
     cheapest = min(equal, key=lambda name: arms[name]["mmacs"])
-    words = {name: "tie" if name in equal else "worse" for name in arms}
+    words = {name: "tie" if name in equal else "worse" if name in several else "" for name in arms}
     words[top] = "best"
     words[cheapest] = words[cheapest] + ", cheapest of these" if len(equal) > 1 else words[cheapest]
     return words

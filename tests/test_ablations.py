@@ -214,6 +214,8 @@ def test_the_page_compares_arms_on_the_seeds_that_both_have(tmp_path, monkeypatc
     rows += [row({"mixer": "none"}, value, seed) for seed, value in enumerate((0.71, 0.72))]
     found = page.results(QUEUE, rows)["mixer"]
     assert page.verdicts(found) == {"conv": "worse", "none": "best"}  # its other two seeds would make it a tie
+    rows += [row({"mixer": "attention"}, 0.80, 0)]
+    assert page.verdicts(page.results(QUEUE, rows)["mixer"]) == {"conv": "worse", "none": "best", "attention": ""}
     rows = [row({}, 0.60, 0), row({"mixer": "none"}, 0.605, 0)]
     assert set(page.verdicts(page.results(QUEUE, rows)["mixer"]).values()) == {""}
 
