@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from supertoken import run_folder
-from supertoken.cli import main
+from supertoken.cli import VERBS, main
 from supertoken.data.sources import open_splits
 from supertoken.evaluation import EvaluationError, evaluate, measure
 from supertoken.model import family
@@ -307,6 +307,32 @@ def test_the_command_answers_in_one_line(words, code, said, capsys):
         main(words)
         printed = capsys.readouterr().out
     assert said in printed
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "kinds"),
+    [
+        ("batch_size", "1.5", "a whole number or null"),
+        ("tta", "twice", "none or flip or shift"),
+        ("hflip", "maybe", "a number or alternating or null"),
+        ("skip_damaged", "maybe", "true or false"),
+        ("model_args", "deep", "names with values, as {'name': 1}"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_told_in_plain_words(option, value, kinds, tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text(f"{option}: {value}\n")
+    for words in ([f"--{option}", value], ["--recipe", str(tmp_path / "recipe.yaml")]):
+        with pytest.raises(SystemExit) as stop:
+            main(["train", "--data", "digits", *words])
+        assert stop.value.code == 2
+        assert f"--{option} {value}: must be {kinds} (" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_shows_no_insides_of_python(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    assert "<function" not in capsys.readouterr().out
 
 
 def test_every_option_has_a_line_of_help(capsys):

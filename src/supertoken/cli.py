@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
@@ -25,7 +26,7 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Prints the message and ends with code 2."""
-        text = " ".join(message.split())
+        text = plain(" ".join(message.split()))
         known = [a.dest for a in self._actions if a.dest != "help"]
         for word in text.replace("'", " ").replace('"', " ").replace("=", " ").split():
             name = word.removeprefix("--")
@@ -38,6 +39,21 @@ class Parser(ArgumentParser):
                 text += f"; did you mean {near[0]}?"
                 break
         fail(f"{text} (supertoken {self.prog.split()[-1]} --help lists the options)", USAGE_ERROR)
+
+
+KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
+KINDS |= {"dict": "names with values, as {'name': 1}", "list": "a list, as [1, 2]"}
+
+
+def plain(text: str) -> str:
+    """jsonargparse's message about a value of the wrong kind, in words of the command line; others as they are."""
+    found = re.fullmatch(r'Parser key "([\w.]+)": (.*Expected .*?)\.? (?:Given value:|Got value:) ?(.*)', text)
+    if found is None:
+        return re.sub(r'^Parser key "(\w+)": ', r"--\1: ", text)
+    key, expected, value = found.groups()
+    kinds = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", expected)
+    named = [KINDS.get(kind, kind) or re.sub("'(.*?)',? ?", r"\1 or ", choices)[:-4] for kind, choices in kinds]
+    return f"--{key} {value}: must be {' or '.join(dict.fromkeys(named))}"
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -96,12 +112,9 @@ def run_evaluate(argv: Sequence[str]) -> None:
     parser = Parser(prog="supertoken evaluate", description="Measure a trained model on labelled images.")
     parser.add_argument("--model", type=str, required=True, help="Run folder")
     parser.add_argument("--data", type=str, default=None, help="Images, as in training; those of the run")
-    parser.add_argument(
-        "--split", type=str, default=None, choices=["val", "test", "train"], help="Which; test, or else val"
-    )
-    parser.add_argument(
-        "--tta", type=str, default=None, choices=["none", "flip", "shift"], help="Views of an image; as the model does"
-    )
+    # with a type beside them, jsonargparse's help would show the function that checks the choices
+    parser.add_argument("--split", choices=["val", "test", "train"], help="Which; test, or else val")
+    parser.add_argument("--tta", choices=["none", "flip", "shift"], help="Views of an image; as the model does")
     parser.add_argument("--skip_damaged", type=bool, default=False, help="Leave damaged images out")
     parser.add_argument("--batch_size", type=int, default=64, help="Images at once")
     parser.add_argument("--workers", type=int, default=0, help="Processes that decode")
