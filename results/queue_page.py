@@ -144,6 +144,31 @@ def train_dtype(row: dict[str, str]) -> str:
     return row["model"].partition("dtype=")[2].partition(",")[0] or "fp32"
 
 
+def views(rows: list[dict[str, str]]) -> list[str]:
+    """What views.py measured, as Markdown."""
+    if not rows:
+        return []
+    names = {"none": "one", "flip": "two, also mirrored", "shift": "six, also moved by a 32nd of the side"}
+    runs = [row for row in rows if row["seed"]]
+    shipped = [row for row in rows if not row["seed"]]
+    lines = [
+        "## Views",
+        "",
+        "What does the mean over several views of an image add, when it is asked for an answer?",
+        "",
+    ]
+    head = ["views", f"mean of {len(runs)} runs above", "against one view (lowest to highest)"]
+    head += [f"{row['arm']}, {row['images']} validation images" for row in shipped]
+    lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for key, name in names.items():
+        gains = [100 * (float(row[key]) - float(row["none"])) for row in runs]
+        mean = statistics.mean(100 * float(row[key]) for row in runs)
+        cells = [name, f"{mean:.2f} %", f"{statistics.mean(gains):+.2f} ({min(gains):+.2f} to {max(gains):+.2f})"]
+        cells += [f"{100 * float(row[key]):.2f} %" for row in shipped]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines + [""]
+
+
 def draw(path: Path, arms: dict[str, dict[str, Any]]) -> None:
     """Accuracy against training time: a point for each arm, and the way of each seed to it where it was kept."""
     figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
@@ -183,6 +208,7 @@ def write_page(folder: Path) -> None:
         if group == queue["plot"] and found[group]:
             draw(DOCS / "figures" / f"{name}.png", found[group])
             lines += [f"![accuracy against training time](figures/{name}.png)", ""]
+    lines += views(read_rows(folder / "views.csv"))
     (DOCS / f"{name}.md").write_text("\n".join(lines))
 
 
