@@ -16,7 +16,7 @@ from torch import nn
 from supertoken.run_folder import save_model
 from supertoken.training.optimizer import make_optimizer
 from supertoken.training.recipe import Recipe
-from supertoken.training.setup import make_model
+from supertoken.training.starting_model import build
 
 from .training.conftest import make_folder
 
@@ -314,7 +314,7 @@ def peers(runner, tmp_path_factory):
         args.pop("data", None)
         name = args.pop("model", queue["recipe"]["model"])
         classes = [str(i) for i in range(5 if "data" in about else 10)]
-        model, _ = make_model(Recipe(model=name, model_args=args, img_size=side), len(classes))
+        model = build(Recipe(model=name, model_args=args, img_size=side), len(classes))
         assert model(torch.randn(2, 3, side, side)).shape == (2, len(classes))
         if not name.startswith("stt_"):  # a run would end in an error
             config = resolve_data_config({"input_size": (3, side, side)}, model=model)

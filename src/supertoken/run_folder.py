@@ -127,6 +127,11 @@ def save_model(
         raise
 
 
+def is_trained(name: str) -> bool:
+    """Whether a name is that of a folder, or of a model that comes with the package; else it may be one of timm's."""
+    return name in SHIPPED or Path(name).exists()
+
+
 def load_model(path: str | Path) -> TrainedModel:
     """Reads a run folder, the model folder in it, or NAME.TAG of a model that comes with the package.
 

@@ -1,6 +1,5 @@
 """Learning from a trained model's answers as well as from labels."""
 
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -9,7 +8,7 @@ import torch.nn.functional as F
 from timm.data import resolve_data_config
 from torch import Tensor, nn
 
-from ..run_folder import load_model
+from ..run_folder import is_trained, load_model
 from .recipe import Recipe, RecipeError
 
 
@@ -69,7 +68,7 @@ class Teacher:
 
 def load_teacher(name: str) -> tuple[nn.Module, list[str] | None, dict[str, Any]]:
     """Model, its class names if it has any, and its preprocessing: of a run folder, or timm's by name."""
-    if Path(name).exists():
+    if is_trained(name):
         trained = load_model(name)
         if trained.multi_label:
             raise RecipeError(f"teacher={name}: was trained for several labels")

@@ -26,7 +26,8 @@ from .processes import LostProcess, Processes
 from .progress import Interruption, TrainingBar
 from .recipe import Recipe, RecipeError
 from .report import append_metrics, cut_metrics, draw_samples, write_events, write_report
-from .setup import Run, make_model, prepare
+from .setup import Run, prepare
+from .starting_model import build
 
 DROPOUT = 1 << 30  # keeps its random numbers apart from those of places in a batch
 
@@ -317,7 +318,7 @@ class Trainer:
         run, at, recipe = self.run, self.at, self.recipe
         kind = "model" if self.ema is None else "ema"
         best = self.processes.from_main(lambda: read_checkpoint(run.folder / "checkpoints" / "best.pt")[kind])
-        trained = self.trained(make_model(recipe, len(run.classes))[0] if recipe.shard else None)
+        trained = self.trained(build(recipe, len(run.classes)) if recipe.shard else None)
         trained.model.load_state_dict(best)
         parts = {"validation": self.evaluate_on(run.val, trained, cached=True)}
         if run.splits.test is not None:

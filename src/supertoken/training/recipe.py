@@ -35,7 +35,8 @@ class Recipe:
     """Share of the shorter side that the centre crop keeps in evaluation"""
 
     init: Optional[str] = None
-    """Run folder (or its model folder, or a model that comes with the package) whose weights to start from"""
+    """Run folder (or its model folder, or a model that comes with the package), or timm model with its pretrained
+    weights, to start from; the classifier is new, unless the classes are the same"""
     freeze: Literal["none", "stem", "local", "backbone"] = "none"
     """What stays as it is: nothing, the stem, stem and local layers, or all but the classifier (linear probe)"""
     layer_decay: Optional[float] = None

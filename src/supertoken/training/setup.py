@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import psutil
-import timm
 import torch
 from rich.console import Console
 from timm.data import resolve_data_config
@@ -18,12 +17,12 @@ from ..data.augmentation import BatchAugmentation, Crop, seed_step
 from ..data.loading import Keep, Preprocess, TrainImages
 from ..data.sources import Source, Splits
 from ..prediction import views
-from ..run_folder import architecture_of, load_model
 from .defaults import MINUTES_WITHOUT_GPU, best_precision, fill_in, seconds_per_image, steps_in
 from .distillation import Teacher
 from .objective import Objective
 from .processes import Processes
 from .recipe import Recipe, RecipeError
+from .starting_model import build, freeze, starting_model
 
 
 @dataclass
@@ -134,7 +133,10 @@ def prepare(
     if recipe.teacher is not None and splits.train.multi_label:
         raise RecipeError("teacher: not for images with several labels")
     seed_step(recipe.seed, 0)
-    model, recipe = make_model(recipe, len(splits.train.classes))
+    if steps is None:
+        model, recipe = starting_model(recipe, splits.train.classes)
+    else:
+        model = build(recipe, len(splits.train.classes))
     frozen = freeze(model, recipe.freeze)
     convert_conv2d_weight_memory_format(model.to(device), torch.channels_last)
     assert recipe.img_size is not None
@@ -186,58 +188,6 @@ def describe(splits: Splits) -> str:
     if splits.test is not None:
         parts.append(f"{len(splits.test):,} for one test at the end")
     return ", ".join(parts)
-
-
-def make_model(recipe: Recipe, num_classes: int) -> tuple[nn.Module, Recipe]:
-    """The model with fresh weights, or those of a run folder with a new classifier; and the recipe that names it."""
-    drops: dict[str, Any] = {"drop_rate": recipe.dropout, "drop_path_rate": recipe.drop_path}
-    if recipe.init is None:
-        assert recipe.model is not None
-        args = dict(recipe.model_args)
-        if recipe.model is not None and recipe.model.startswith("stt_"):
-            args["img_size"] = recipe.img_size
-        try:
-            model = timm.create_model(recipe.model, num_classes=num_classes, **drops, **args)
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise RecipeError(f"model {recipe.model}: {str(error).splitlines()[0]}") from error
-        # all of it, so that the recipe makes the same network whatever a later version calls by its name
-        return model, replace(recipe, model_args=architecture_of(model) | recipe.model_args)
-    trained = load_model(recipe.init)
-    source: Any = trained.model
-    size = recipe.img_size or trained.data_config["input_size"][-1]
-    name = source.pretrained_cfg["architecture"]
-    if recipe.model not in (None, name):
-        raise RecipeError(f"model={recipe.model}, but {recipe.init} holds a {name}: leave model out")
-    args = {k: v for k, v in source._model_args.items() if k not in ("num_classes", "img_size")}
-    args |= {"img_size": size} if name.startswith("stt_") else {}
-    overlay: dict[str, Any] = {"num_classes": len(trained.classes), "label_names": None}
-    model = timm.create_model(
-        name,
-        pretrained=True,
-        num_classes=num_classes,
-        pretrained_cfg_overlay={**overlay, "file": str(trained.path / "model.safetensors"), "classifier": "head"},
-        **drops,
-        **args,
-    )
-    return model, replace(recipe, model=name, img_size=size, model_args=args)
-
-
-def freeze(model: Any, what: str) -> list[nn.Module]:
-    """Stops parts of a Super Token Transformer from learning, and returns them. "backbone" works for any model."""
-    if what == "none":
-        return []
-    if what == "backbone":
-        head = model.get_classifier()
-        parts = [m for m in model.children() if m is not head]
-        keep = {id(p) for p in head.parameters()}
-    else:
-        if not hasattr(model, "windows"):
-            raise RecipeError(f"freeze={what}: only stt_* models have such a part; use none or backbone")
-        parts = [model.stem] + ([model.windows, model.local_layers] if what == "local" else [])
-        keep = {id(p) for p in model.parameters()} - {id(p) for part in parts for p in part.parameters()}
-    for parameter in model.parameters():
-        parameter.requires_grad_(id(parameter) in keep)
-    return parts
 
 
 def make_images(recipe: Recipe, source: Source, data_config: dict[str, Any], processes: int) -> TrainImages:

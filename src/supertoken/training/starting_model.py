@@ -1,0 +1,116 @@
+"""The model that a run begins with: fresh, or with weights that are there already; and what of it stays as it is."""
+
+from dataclasses import replace
+from typing import Any
+
+import timm
+from timm.models import get_pretrained_cfg, is_model_pretrained
+from torch import nn
+
+from ..run_folder import architecture_of, is_trained, load_model
+from .recipe import Recipe, RecipeError
+
+FROM_RECIPE = ("num_classes", "img_size", "drop_rate", "drop_path_rate")
+
+
+def starting_model(recipe: Recipe, classes: list[str]) -> tuple[nn.Module, Recipe]:
+    """The model with fresh weights or those of `init`, and the recipe with all that `build` needs to make it again.
+
+    Weights of `init` come with a new classifier, unless they were trained for the very same classes.
+
+    Args:
+        recipe: Names model or init.
+        classes: Names in the order of the logits.
+
+    Raises:
+        RecipeError: There is no such model, or no weights of it.
+        RunFolderError: `init` is a folder without a trained model.
+    """
+    if recipe.init is None:
+        model = build(recipe, len(classes))
+        # all of it, so that the recipe makes the same network whatever a later version calls by its name
+        return model, replace(recipe, model_args=architecture_of(model) | recipe.model_args)
+    if not is_trained(recipe.init) and timm.is_model(recipe.init.partition(".")[0]):
+        return _from_timm(recipe, recipe.init, len(classes))
+    trained = load_model(recipe.init)
+    source: Any = trained.model
+    name = _named(recipe, source.pretrained_cfg)
+    args = {key: value for key, value in source._model_args.items() if key not in FROM_RECIPE}
+    if recipe.model_args not in ({}, args):
+        raise RecipeError(f"model_args: init={recipe.init} has its own; leave model_args out")
+    size = recipe.img_size or trained.data_config["input_size"][-1]
+    recipe = replace(recipe, model=name, img_size=size, model_args=args)
+    weights = {
+        "num_classes": len(trained.classes),
+        "label_names": None,
+        "file": str(trained.path / "model.safetensors"),
+    }
+    model: Any = build(recipe, len(classes), pretrained=True, pretrained_cfg_overlay=weights)
+    if len(trained.classes) == len(classes) and trained.classes != classes:
+        model.reset_classifier(len(classes))  # timm keeps one of the same size
+    return model, recipe
+
+
+def _from_timm(recipe: Recipe, init: str, num_classes: int) -> tuple[nn.Module, Recipe]:
+    """A model of timm's with its pretrained weights and a new classifier."""
+    cfg = get_pretrained_cfg(init) if "." not in init or is_model_pretrained(init) else None
+    if cfg is None or not cfg.has_weights:
+        raise RecipeError(f"init={init}: timm has no weights of that name; name others, or a run folder")
+    _named(recipe, cfg.to_dict())
+    recipe = replace(recipe, model=init, img_size=recipe.img_size or cfg.input_size[-1])
+    return build(recipe, num_classes, pretrained=True), recipe
+
+
+def _named(recipe: Recipe, cfg: dict[str, Any]) -> str:
+    """Name of the model that weights belong to, as the recipe may name it too."""
+    architecture = cfg["architecture"]
+    if recipe.model is not None and recipe.model.partition(".")[0] != architecture:
+        raise RecipeError(f"model={recipe.model}, but {recipe.init} holds a {architecture}: leave model out")
+    tagged = f"{architecture}.{cfg.get('tag')}"  # timm's preprocessing differs by tag
+    return tagged if not architecture.startswith("stt_") and is_model_pretrained(tagged) else architecture
+
+
+def build(recipe: Recipe, num_classes: int, **weights: Any) -> nn.Module:
+    """The network that the recipe names, for its image size.
+
+    Args:
+        recipe: With model and img_size.
+        num_classes: K.
+        **weights: Arguments of timm.create_model that say which to load; random ones without.
+
+    Raises:
+        RecipeError: timm cannot make it so, or not get the weights.
+    """
+    assert recipe.model is not None
+    args = dict(recipe.model_args) | {"drop_rate": recipe.dropout, "drop_path_rate": recipe.drop_path}
+    while True:
+        try:
+            cfg = get_pretrained_cfg(recipe.model)
+            if recipe.model.startswith("stt_") or (cfg is not None and cfg.fixed_input_size):
+                args.setdefault("img_size", recipe.img_size)
+            return timm.create_model(recipe.model, num_classes=num_classes, **weights, **args)
+        except (RuntimeError, TypeError, ValueError, AssertionError, LookupError, OSError) as error:
+            # some have no dropout or stochastic depth, and know no argument to say that there is to be none
+            unknown = [name for name in FROM_RECIPE[2:] if f"argument '{name}'" in str(error) and not args.get(name, 1)]
+            if not unknown:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise RecipeError(f"model {recipe.model}: {reason}") from error
+            del args[unknown[0]]
+
+
+def freeze(model: Any, what: str) -> list[nn.Module]:
+    """Stops parts of a Super Token Transformer from learning, and returns them. "backbone" works for any model."""
+    if what == "none":
+        return []
+    if what == "backbone":
+        head = model.get_classifier()
+        parts = [m for m in model.children() if m is not head]
+        keep = {id(p) for p in head.parameters()}
+    else:
+        if not hasattr(model, "windows"):
+            raise RecipeError(f"freeze={what}: only stt_* models have such a part; use none or backbone")
+        parts = [model.stem] + ([model.windows, model.local_layers] if what == "local" else [])
+        keep = {id(p) for p in model.parameters()} - {id(p) for part in parts for p in part.parameters()}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in keep)
+    return parts

@@ -1,0 +1,119 @@
+"""Any model of timm's can be trained, and weights that are there are what a run starts from."""
+
+from dataclasses import replace
+
+import pytest
+import timm
+import torch
+
+from supertoken.run_folder import save_model
+from supertoken.training.recipe import Recipe, RecipeError
+from supertoken.training.starting_model import build, starting_model
+
+CLASSES = ["bird", "cat"]
+MODELS = {
+    "deit_tiny_patch16_224": {"depth": 1, "embed_dim": 32, "num_heads": 2},
+    "swin_tiny_patch4_window7_224": {"depths": [1, 1], "num_heads": [1, 2], "embed_dim": 16},
+    "convnext_atto": {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]},
+    "densenet121": {"growth_rate": 4, "block_config": [1, 1]},
+    "resnet10t": {},
+    "efficientnet_lite0": {},
+    "stt_nano": {"width": 32, "heads": 2},
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def recipe(request):
+    return Recipe(model=request.param, model_args=MODELS[request.param], img_size=64)
+
+
+@pytest.fixture
+def saved(recipe, tmp_path):
+    """A trained model of ours in a folder, and the model."""
+    model, named = starting_model(recipe, CLASSES)
+    config = timm.data.resolve_data_config({}, model=model) | {"input_size": (3, 64, 64)}
+    save_model(model, tmp_path / "model", classes=CLASSES, data_config=config, about={})
+    return model, replace(named, model=None, model_args={}, img_size=None, init=str(tmp_path))
+
+
+def same(model, other):
+    """Names of the weights that are equal in both."""
+    theirs = other.state_dict()
+    return {name for name, weight in model.state_dict().items() if torch.equal(weight, theirs[name])}
+
+
+def test_every_family_is_built_for_the_size_wanted(recipe):
+    model = build(recipe, 2)
+    assert model.eval()(torch.randn(1, 3, 64, 64)).shape == (1, 2)
+
+
+def test_init_takes_all_weights_but_the_classifier_unless_the_classes_are_the_same(saved):
+    trained, recipe = saved
+    classifier = trained.pretrained_cfg["classifier"]
+    whole = set(trained.state_dict())
+    assert same(trained, starting_model(recipe, CLASSES)[0]) == whole
+    head = {f"{classifier}.weight"}
+    for classes in (["dog", "cat"], ["bird", "cat", "dog"]):
+        model, named = starting_model(recipe, classes)
+        body = {name for name in whole if not name.startswith(classifier)}
+        theirs = model.state_dict()
+        assert all(torch.equal(trained.state_dict()[name], theirs[name]) for name in body)
+        if len(classes) == 2:
+            assert not head & same(trained, model)
+        assert theirs[f"{classifier}.weight"].shape[0] == len(classes)
+        assert model.eval()(torch.randn(1, 3, 64, 64)).shape == (1, len(classes))
+        again = build(named, len(classes))  # as when the run is resumed
+        assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in theirs.items()}
+
+
+def test_init_keeps_the_models_own_arguments(saved):
+    _, recipe = saved
+    named = starting_model(recipe, CLASSES)[1]
+    starting_model(replace(named, init=recipe.init), CLASSES)  # a recipe of a run folder has them written out
+    with pytest.raises(RecipeError, match="leave model_args out"):
+        starting_model(replace(recipe, model_args={"depth": 7}), CLASSES)
+    with pytest.raises(RecipeError, match="leave model out"):
+        starting_model(replace(recipe, model="vgg11"), CLASSES)
+
+
+def test_init_takes_timms_pretrained_weights(monkeypatch, tmp_path):
+    name = "resnet10t.c3_in1k"
+    source = timm.create_model(name)
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    # in the place of the hub
+    create, overlay = timm.create_model, {"file": str(tmp_path / "weights.pth")}
+    monkeypatch.setattr(timm, "create_model", lambda *a, **k: create(*a, pretrained_cfg_overlay=overlay, **k))
+    model, named = starting_model(Recipe(init=name), CLASSES)
+    weights, theirs = model.state_dict(), source.state_dict()
+    assert all(torch.equal(weights[key], theirs[key]) for key in weights if not key.startswith("fc."))
+    assert weights["fc.weight"].shape[0] == 2
+    assert named.model == name and named.img_size == 176
+
+
+@pytest.mark.parametrize("init", ["resnet18.no_such_tag", "stt_t", "resnet10t.foo"])
+def test_weights_that_timm_has_not_are_refused(init):
+    with pytest.raises(RecipeError, match="no weights of that name"):
+        starting_model(Recipe(init=init), CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model": "densenet121", "drop_path": 0.1}, "drop_path_rate"),
+        ({"model": "no_such_model"}, "Unknown model"),
+        ({"model": "resnet18.no_such_tag"}, "no_such_tag"),
+        ({"model": "stt_nano", "model_args": {"widht": 1}}, "widht"),
+    ],
+)
+def test_what_timm_cannot_make_is_one_line(changes, said):
+    with pytest.raises(RecipeError, match=said):
+        starting_model(Recipe(img_size=32, **changes), CLASSES)
+
+
+def test_preprocessing_of_the_tag_goes_with_the_weights(tmp_path):
+    model = timm.create_model("tf_efficientnet_b0.ap_in1k", num_classes=2)
+    config = timm.data.resolve_data_config({}, model=model)
+    assert config["mean"] != timm.data.resolve_data_config({}, model=timm.create_model("tf_efficientnet_b0"))["mean"]
+    save_model(model, tmp_path, classes=CLASSES, data_config=config, about={})
+    tuned, _ = starting_model(Recipe(init=str(tmp_path)), ["dog", "fish"])
+    assert timm.data.resolve_data_config({}, model=tuned)["mean"] == config["mean"]
