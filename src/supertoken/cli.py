@@ -74,7 +74,7 @@ def train_parser() -> Parser:
     return parser
 
 
-RESUMABLE = ("workers", "cache", "device", "tensorboard")
+RESUMABLE = ("workers", "cache", "device", "tensorboard", "skip_damaged")
 
 
 def run_train(argv: Sequence[str]) -> None:

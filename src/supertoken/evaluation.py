@@ -47,6 +47,11 @@ class Evaluation:
         return asdict(self)
 
 
+def refusal(damaged: str) -> str:
+    """What to do about a damaged image."""
+    return f"{damaged}; mend or remove it, or leave damaged images out with --skip_damaged true"
+
+
 def measure(logits: Tensor, targets: Tensor, classes: list[str]) -> Evaluation:
     """Figures from logits [N, K] and targets [N] (class numbers) or [N, K] (0 or 1 for each label)."""
     if targets.ndim == 2:
@@ -139,7 +144,7 @@ def evaluate(
     for images, indices, bad in batches:
         damaged += bad
         if bad and not skip_damaged:
-            raise EvaluationError(f"{bad[0]}; mend or remove it, or leave damaged images out with --skip_damaged")
+            raise EvaluationError(refusal(str(bad[0])))
         if indices:
             logits.append(predictor.logits(images))
             kept += indices if part is None else part.indices[indices].tolist()

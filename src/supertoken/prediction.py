@@ -28,9 +28,17 @@ class Row:
 
 
 def best_device(wanted: str | None) -> torch.device:
-    """The one wanted, or the best there is."""
+    """The one wanted, or the best there is.
+
+    Raises:
+        PredictionError: There is none of that name here.
+    """
     if wanted:
-        return torch.device(wanted)
+        try:
+            return torch.empty(0, device=wanted).device
+        except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+            reason = str(error).splitlines()[0].split(" at start of device string")[0]
+            raise PredictionError(f"device={wanted}: {reason}") from None
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -67,16 +67,20 @@ def new_run_folder(wanted: str | None, data: str) -> Path:
     """
     if wanted is not None:
         path = Path(wanted)
-        if path.exists() and any(path.iterdir()):
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
             raise RunFolderError(f"{path}: not empty; choose another --out, or go on with --resume {path}")
     else:
         stem = Path(data.split("/", 1)[-1] if data.startswith(("wds/", "hfds/", "torch/")) else data).name
         stem = stem.split(".")[0] or "run"
         path = Path("runs") / stem
         number = 2
-        while path.exists():
-            path, number = Path("runs") / f"{stem}-{number}", number + 1
-    path.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:  # another run may begin at the same time
+                path.mkdir(parents=True)
+                break
+            except FileExistsError:
+                path, number = Path("runs") / f"{stem}-{number}", number + 1
     return path
 
 

@@ -1,6 +1,8 @@
 """The full state of a run on disk: written whole or not at all, never unpickled."""
 
+import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,27 @@ from ..run_folder import sync
 
 class CheckpointError(Exception):
     """A checkpoint that cannot be written or read; one line."""
+
+
+@dataclass
+class Standing:
+    """Where a run stands: what a checkpoint holds besides weights and optimiser."""
+
+    step: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+    evaluating: float = 0.0
+    best: float = -math.inf
+    best_loss: float = math.inf
+    best_step: int = 0
+    stale: int = 0
+    loss: float = 0.0
+    correct: float = 0.0
+    seen: int = 0
+
+    def rate(self, batch_size: int) -> float:
+        """Images per second of training, without the evaluations."""
+        return self.step * batch_size / max(self.seconds - self.evaluating, 1e-9)
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from ..data.augmentation import seed_step
-from ..data.loading import StepBatches, default_workers, eval_batches, train_loader
+from ..data.loading import Preprocess, StepBatches, default_workers, eval_batches, train_loader
 from ..data.sources import Part, Source, fingerprint, open_splits
-from ..evaluation import Evaluation, evaluate
+from ..evaluation import Evaluation, EvaluationError, evaluate, refusal
 from ..prediction import Predictor
 from ..run_folder import TrainedModel, environment, new_run_folder, save_model, write_json
-from .checkpoint import read_checkpoint, write_checkpoint
+from .checkpoint import Standing, read_checkpoint, write_checkpoint
 from .defaults import autocast, steps_until
 from .optimizer import learning_rate, set_learning_rate
 from .processes import LostProcess, Processes
@@ -34,27 +34,6 @@ DROPOUT = 1 << 30  # keeps its random numbers apart from those of places in a ba
 
 class TrainingStopped(Exception):
     """The run ended before its last step; one line that says why and how to go on."""
-
-
-@dataclass
-class Standing:
-    """Where a run stands: what a checkpoint holds besides weights and optimiser."""
-
-    step: int = 0
-    seconds: float = 0.0
-    waited: float = 0.0
-    evaluating: float = 0.0
-    best: float = -math.inf
-    best_loss: float = math.inf
-    best_step: int = 0
-    stale: int = 0
-    loss: float = 0.0
-    correct: float = 0.0
-    seen: int = 0
-
-    def rate(self, batch_size: int) -> float:
-        """Images per second of training, without the evaluations."""
-        return self.step * batch_size / max(self.seconds - self.evaluating, 1e-9)
 
 
 def train(recipe: Recipe, console: Console | None = None) -> Path:
@@ -90,7 +69,7 @@ def resume(folder: str | Path, console: Console | None = None, **changes: Any) -
     Args:
         folder: The run folder.
         console: To speak on.
-        **changes: Recipe fields that change no result: workers, cache, device, tensorboard.
+        **changes: Recipe fields that change no result: workers, cache, device, tensorboard, skip_damaged.
 
     Raises:
         RecipeError: No run there, or not its data.
@@ -130,11 +109,30 @@ class Trainer:
         self.place = self.processes.part(run.batch_size)
         self.fingerprint = fingerprint(run.splits.train)
         self.at = Standing()
+        self.measure = "mAP" if run.splits.train.multi_label else "accuracy"
         self.named = {str(error) for error in run.images.damaged}
         self.interruption = Interruption()
-        self.val_batches: list | None = None
+        self.val_batches = self.decode_validation()
         if state is not None:
             self.load_state(state)
+
+    def decode_validation(self) -> list | None:
+        """This process's validation images before the first step, as a damaged one would end the run after an epoch.
+
+        They are kept if the training images are in memory.
+        """
+        run, in_memory = self.run, self.run.images.images is not None
+        if self.recipe.skip_damaged and not in_memory:
+            return None
+        part = Part(run.val, self.processes.rank, self.processes.count)
+        kept, damaged = [], []
+        for batch in eval_batches(part, Preprocess(run.data_config), 256, 0 if in_memory else self.workers):
+            damaged += [str(error) for error in batch[2]]
+            kept += [batch] if in_memory else []
+        damaged = sum(self.processes.gather(damaged), [])
+        if damaged and not self.recipe.skip_damaged:
+            raise EvaluationError(refusal(damaged[0]))
+        return kept if in_memory else None
 
     def fit(self) -> Path:
         """Runs from where it stands to the last step; then saves the best model and reports the test set, if any."""
@@ -157,20 +155,17 @@ class Trainer:
         eval_every = max(1, round(self.recipe.eval_epochs * run.per_epoch))
         # a time budget is checked, and planned anew, ten times at least
         save_every = 60 * min(self.recipe.checkpoint_minutes, (self.recipe.minutes or math.inf) / 10)
+        weights = run.sample_weights
         batches = StepBatches(
-            len(run.images),
-            run.batch_size,
-            seed=self.recipe.seed,
-            first=at.step,
-            weights=run.sample_weights,
-            part=self.place,
+            len(run.images), run.batch_size, seed=self.recipe.seed, first=at.step, weights=weights, part=self.place
         )
         loader = iter(train_loader(run.images, batches, self.workers))
         saved = started = time.monotonic()
         before = at.seconds
         self.train_mode()
+        enough = self.out_of_patience()
         with TrainingBar(run.console, run.steps, at.step, hidden=not self.processes.is_main) as bar:
-            while at.step < run.steps:
+            while at.step < run.steps and not enough:
                 waiting = time.monotonic()
                 images, targets, indices, damaged = next(loader)
                 at.waited += time.monotonic() - waiting
@@ -193,8 +188,6 @@ class Trainer:
                 if stop:
                     name = self.interruption.name
                     raise TrainingStopped(f"{name} at step {at.step:,}; go on with --resume {run.folder}")
-                if enough:
-                    break
 
     def step(self, images: Tensor, targets: Tensor, indices: list[int], damaged: list[str]) -> None:
         """One update of the weights."""
@@ -205,7 +198,9 @@ class Trainer:
             raise TrainingStopped(
                 f"step {at.step:,}: only {len(images)} images of a batch can be decoded: {damaged[0]}"
             )
+        waiting = time.monotonic()
         inputs, soft = run.augment(images, targets, self.recipe.seed, at.step + 1, self.place.start)
+        at.waited += time.monotonic() - waiting
         if at.step == 0 and self.processes.is_main:
             draw_samples(run.folder / "samples.png", inputs[:24].contiguous(), targets[:24], run.classes)
         inputs, soft = inputs.to(run.device), soft.to(run.device)
@@ -273,31 +268,29 @@ class Trainer:
             if self.recipe.tensorboard:
                 write_events(run.folder / "events", row)
         at.loss, at.correct, at.seen = 0.0, 0.0, 0
-        measure = "mAP" if run.splits.train.multi_label else "accuracy"
         run.say(
             f"epoch {row['epoch']:.1f} of {run.steps / run.per_epoch:.1f}: loss {row['train_loss']:.3f}, "
-            f"validation {measure} {100 * result.top1:.2f} %{' (best)' if better else ''}, "
+            f"validation {self.measure} {100 * result.top1:.2f} %{' (best)' if better else ''}, "
             f"{row['images_per_second']:.0f} images/s, waiting for data {100 * row['data_wait']:.1f} %, "
             f"{row['minutes']:.1f} min"
         )
         self.train_mode()
         if better:
             self.save_state("best")
-        return self.recipe.patience is not None and at.stale >= self.recipe.patience
+        return self.out_of_patience()
+
+    def out_of_patience(self) -> bool:
+        """Whether there were enough evaluations without a better one."""
+        return self.recipe.patience is not None and self.at.stale >= self.recipe.patience
 
     def evaluate_on(self, source: Source, trained: TrainedModel | None = None, cached: bool = False) -> Evaluation:
         """Figures of a model, by default the present weights (their running mean, if there is one)."""
         predictor = Predictor(trained or self.trained(), self.run.device)
         part = Part(source, self.processes.rank, self.processes.count)
-        batches = None
-        if cached and self.run.images.images is not None:
-            if self.val_batches is None:
-                self.val_batches = list(eval_batches(part, predictor.preprocess, 256, 0))
-            batches = self.val_batches
         result = evaluate(
             predictor,
             source,
-            batches=batches,
+            batches=self.val_batches if cached else None,
             batch_size=256,
             workers=0 if len(source) < 2000 else self.workers,
             skip_damaged=self.recipe.skip_damaged,
@@ -321,8 +314,20 @@ class Trainer:
         trained = self.trained(build(recipe, len(run.classes)) if recipe.shard else None)
         trained.model.load_state_dict(best)
         parts = {"validation": self.evaluate_on(run.val, trained, cached=True)}
+        self.keep(trained, parts)  # already now: a test image may be damaged
         if run.splits.test is not None:
             parts["test"] = self.evaluate_on(run.splits.test, trained)
+            self.keep(trained, parts)
+        tested = f", test {self.measure} {100 * parts['test'].top1:.2f} %" if "test" in parts else ""
+        run.say(
+            f"done in {at.seconds / 60:.1f} min: best validation {self.measure} "
+            f"{100 * parts['validation'].top1:.2f} % (step {at.best_step:,}){tested}"
+        )
+        run.say(f"run folder: {run.folder}")
+
+    def keep(self, trained: TrainedModel, parts: dict[str, Evaluation]) -> None:
+        """Writes the model folder and the figures of the parts that have been measured."""
+        run, at, recipe = self.run, self.at, self.recipe
         if not self.processes.is_main:
             return
         about = {
@@ -336,14 +341,8 @@ class Trainer:
             "steps": at.best_step,
             **{f"{name}_top1": part.top1 for name, part in parts.items()},
         }
-        write_report(run.folder, parts, "mAP" if run.splits.train.multi_label else "accuracy")
+        write_report(run.folder, parts, self.measure)
         save_model(trained.model, run.folder / "model", classes=run.classes, data_config=run.data_config, about=about)
-        tested = f", test accuracy {100 * parts['test'].top1:.2f} %" if "test" in parts else ""
-        run.say(
-            f"done in {at.seconds / 60:.1f} min: best validation accuracy {100 * parts['validation'].top1:.2f} % "
-            f"(step {at.best_step:,}){tested}"
-        )
-        run.say(f"run folder: {run.folder}")
 
     def state(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on."""

@@ -52,6 +52,8 @@ class Processes:
     def __init__(self, recipe: Recipe) -> None:
         AcceleratorState._reset_state(reset_partial_state=True)  # another run in this process may have set it
         device = best_device(recipe.device)
+        if device.type == "cuda" and recipe.device:
+            torch.cuda.set_device(device)  # accelerate knows of the present one only
         self.accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")  # autocast is the loop's
         self.rank, self.count = self.accelerator.process_index, self.accelerator.num_processes
         self.is_main = self.rank == 0

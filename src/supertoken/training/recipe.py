@@ -132,12 +132,14 @@ class Recipe:
         }
         limits |= {"teacher_share": (0, 1)}
         limits |= {"dropout": (0, 0.95), "erasing": (0, 1), "randaugment": (0, 30), "crop_scale": (0.01, 1)}
-        limits |= {"crop_pct": (0.1, 1)}
+        limits |= {"crop_pct": (0.1, 1), "ema": (0, 1), "mixup": (0, 100), "cutmix": (0, 100), "weight_decay": (0, 1)}
+        limits |= {"seed": (0, 2**31), "workers": (0, 1024)}
         if isinstance(self.hflip, (int, float)):
             limits["hflip"] = (0, 1)
         for name, (low, high) in limits.items():
-            if not low <= getattr(self, name) <= high:
-                raise RecipeError(f"{name}={getattr(self, name)}: must be from {low} to {high}")
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise RecipeError(f"{name}={value}: must be from {low} to {high}")
         for name in (
             "epochs",
             "minutes",
@@ -148,9 +150,12 @@ class Recipe:
             "eval_epochs",
             "patience",
             "temperature",
+            "clip_grad",
+            "layer_decay",
+            "checkpoint_minutes",
         ):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise RecipeError(f"{name}={value}: must be above 0")
+                raise RecipeError(f"{name}={value}: must be above 0{' (null for none)' if name == 'clip_grad' else ''}")
         if self.batch_size and self.batch_size % self.accumulate:
             raise RecipeError(f"accumulate={self.accumulate}: must divide batch_size={self.batch_size}")

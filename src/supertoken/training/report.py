@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ..evaluation import Evaluation
 from ..run_folder import write_json
-from .recipe import RecipeError
 
 COLUMNS = (
     "step", "epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_top1", "images_per_second", "data_wait",
@@ -36,15 +35,21 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     if not path.exists():
         return []
     with open(path, newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        rows = [row for row in csv.DictReader(file) if None not in row.values()]  # a full disk may have cut the last
+        return [{name: float(value) for name, value in row.items()} for row in rows]
 
 
 def cut_metrics(path: Path, step: int) -> None:
     """Drops rows behind a step, which a resumed run will write again."""
     rows = [row for row in read_metrics(path) if row["step"] <= step]
-    path.unlink(missing_ok=True)
+    kept = path.with_name(f".{path.name}")
+    kept.unlink(missing_ok=True)
     for row in rows:
-        append_metrics(path, row)
+        append_metrics(kept, row)
+    if rows:
+        kept.replace(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_report(folder: Path, parts: dict[str, Evaluation], measure: str) -> None:
@@ -67,7 +72,7 @@ def draw_curves(path: Path, rows: list[dict[str, float]], measure: str = "accura
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
     for axis, title, names in zip(
         axes,
-        ("Loss", f"{measure.capitalize()} (%)", "Learning rate"),
+        ("Loss", f"{measure[0].upper()}{measure[1:]} (%)", "Learning rate"),
         (("train_loss", "val_loss"), ("train_accuracy", "val_top1"), ("lr",)),
         strict=True,
     ):
@@ -125,10 +130,8 @@ def draw_samples(path: Path, images: Tensor, targets: Tensor, classes: list[str]
 
 def write_events(folder: Path, row: dict[str, float]) -> None:
     """TensorBoard events of an evaluation."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise RecipeError("tensorboard is not installed: pip install 'supertoken[tensorboard]'") from error
+    from torch.utils.tensorboard import SummaryWriter
+
     with SummaryWriter(str(folder)) as writer:
         for name, value in row.items():
             writer.add_scalar(name, value, int(row["step"]))

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,8 @@ def prepare(
     if steps is None and processes.is_main:
         for line in lines + [f"chosen: {line}" for line in said]:
             say(console, folder, line)
+    if recipe.tensorboard and find_spec("tensorboard") is None:
+        raise RecipeError("tensorboard is not installed: pip install 'supertoken[tensorboard]'")
     if recipe.teacher is not None and splits.train.multi_label:
         raise RecipeError("teacher: not for images with several labels")
     seed_step(recipe.seed, 0)
@@ -239,7 +242,9 @@ def plan(run: Run, open_ended: bool) -> int:
     looks = len(views(torch.zeros(1, 3, 32, 32), recipe.tta))
     speed = run.processes.from_main(lambda: (alone[0] / count, looks * alone[1] / count))
     fit = steps_in(minutes, recipe, len(run.images), len(run.val), speed)
-    steps = fit if recipe.minutes is not None else min(steps, fit)
+    if recipe.minutes is None and fit >= steps:
+        return steps
+    steps, run.recipe = fit, replace(recipe, epochs=None, minutes=minutes)
     run.say(
         f"chosen: {steps:,} steps, {steps / run.per_epoch:.1f} epochs: measured {1 / speed[0]:.0f} images/s in "
         f"training and {1 / speed[1]:.0f} in evaluation, for at most {minutes:g} minutes"

@@ -40,15 +40,12 @@ def starting_model(recipe: Recipe, classes: list[str]) -> tuple[nn.Module, Recip
         raise RecipeError(f"model_args: init={recipe.init} has its own; leave model_args out")
     size = recipe.img_size or trained.data_config["input_size"][-1]
     recipe = replace(recipe, model=name, img_size=size, model_args=args)
-    weights = {
-        "num_classes": len(trained.classes),
-        "label_names": None,
-        "file": str(trained.path / "model.safetensors"),
-    }
-    model: Any = build(recipe, len(classes), pretrained=True, pretrained_cfg_overlay=weights)
+    file = str(trained.path / "model.safetensors")
+    overlay = {"num_classes": len(trained.classes), "label_names": None, "file": file}
+    started: Any = build(recipe, len(classes), pretrained=True, pretrained_cfg_overlay=overlay)
     if len(trained.classes) == len(classes) and trained.classes != classes:
-        model.reset_classifier(len(classes))  # timm keeps one of the same size
-    return model, recipe
+        started.reset_classifier(len(classes))  # timm keeps one of the same size
+    return started, recipe
 
 
 def _from_timm(recipe: Recipe, init: str, num_classes: int) -> tuple[nn.Module, Recipe]:
