@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from . import __version__
@@ -49,6 +51,7 @@ def plain(text: str) -> str:
     """jsonargparse's message about a value of the wrong kind, in words of the command line; others as they are."""
     found = re.fullmatch(r'Parser key "([\w.]+)": (.*Expected .*?)\.? (?:Given value:|Got value:) ?(.*)', text)
     if found is None:
+        text = re.sub(r"^(.*): Not of type \w+: (.*) does not conform to restriction v(.*)", r"\1 \2: must be \3", text)
         return re.sub(r'^Parser key "(\w+)": ', r"--\1: ", text)
     key, expected, value = found.groups()
     kinds = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", expected)
@@ -102,8 +105,7 @@ def run_train(argv: Sequence[str]) -> None:
 
 def run_evaluate(argv: Sequence[str]) -> None:
     """Measures a trained model on labelled images."""
-    from .data.sources import open_splits
-    from .evaluation import evaluate
+    from .evaluation import evaluate, open_part
     from .model.family import WEIGHTS
     from .prediction import Predictor, best_device
     from .run_folder import load_model, write_json
@@ -113,11 +115,11 @@ def run_evaluate(argv: Sequence[str]) -> None:
     parser.add_argument("--model", type=str, required=True, help="Run folder")
     parser.add_argument("--data", type=str, default=None, help="Images, as in training; those of the run")
     # with a type beside them, jsonargparse's help would show the function that checks the choices
-    parser.add_argument("--split", choices=["val", "test", "train"], help="Which; test, or else val")
+    parser.add_argument("--split", choices=["val", "test", "train"], help="Part of it; test, or else val, or else all")
     parser.add_argument("--tta", choices=["none", "flip", "shift"], help="Views of an image; as the model does")
     parser.add_argument("--skip_damaged", type=bool, default=False, help="Leave damaged images out")
-    parser.add_argument("--batch_size", type=int, default=64, help="Images at once")
-    parser.add_argument("--workers", type=int, default=0, help="Processes that decode")
+    parser.add_argument("--batch_size", type=PositiveInt, default=64, help="Images at once")
+    parser.add_argument("--workers", type=NonNegativeInt, default=0, help="Processes that decode")
     parser.add_argument("--device", type=str, default=None, help="cpu, cuda, mps")
     parser.add_argument(
         "--out", type=str, default=None, help="Folder for evaluation JSON and picture; by default the run folder"
@@ -125,14 +127,7 @@ def run_evaluate(argv: Sequence[str]) -> None:
     args = parser.parse_args(list(argv))
     trained = load_model(args.model)
     trained.about |= {} if args.tta is None else {"tta": args.tta}
-    data = args.data or trained.about.get("data")
-    if data is None:
-        parser.error("--data is missing: the model does not say what it was trained on")
-    splits = open_splits(data, val_fraction=trained.about.get("val_fraction", 0.1), seed=trained.about.get("seed", 0))
-    split = args.split or ("test" if splits.test is not None else "val")
-    source = getattr(splits, split)
-    if source is None:
-        fail(f"{data}: there is no {split} split", FAILED)
+    source, split = open_part(args.data, args.split, trained.about)
     result = evaluate(
         Predictor(trained, best_device(args.device)),
         source,
@@ -140,7 +135,7 @@ def run_evaluate(argv: Sequence[str]) -> None:
         workers=args.workers,
         skip_damaged=args.skip_damaged,
     )
-    print_evaluation(result, f"{data} ({split})", trained.multi_label)
+    print_evaluation(result, f"{args.data or trained.about['data']} ({split})", trained.multi_label)
     shipped = trained.path.parent == WEIGHTS
     out = Path(args.out) if args.out else Path("runs") / trained.path.name if shipped else trained.path.parent
     out.mkdir(parents=True, exist_ok=True)
@@ -165,11 +160,13 @@ def print_evaluation(result, title: str, multi_label: bool) -> None:
     if result.missing_classes:
         console.print(f"without images here: {', '.join(result.missing_classes)}", highlight=False)
     wide = bool(result.confusion) and len(result.classes) <= 12
-    table = Table("class", "%", *(result.classes if wide else []), title="rows: true class" if wide else None)
+    table = Table(
+        "class", "%", *(map(escape, result.classes) if wide else []), title="rows: true class" if wide else None
+    )
     for i, label in enumerate(result.classes):
         share = result.per_class[label]
         counts = [str(n) for n in result.confusion[i]] if wide else []
-        table.add_row(label, "-" if share is None else f"{100 * share:.1f}", *counts)
+        table.add_row(escape(label), "-" if share is None else f"{100 * share:.1f}", *counts)
     console.print(table)
 
 
@@ -205,7 +202,7 @@ def run_predict(argv: Sequence[str]) -> None:
             rest = ", ".join(
                 f"{label} {100 * p:.1f} %" for label, p in zip(row.labels[1:], row.probabilities[1:], strict=True)
             )
-            table.add_row(row.file, row.labels[0], f"{100 * row.probabilities[0]:.1f} %", rest)
+            table.add_row(escape(row.file), escape(row.labels[0]), f"{100 * row.probabilities[0]:.1f} %", escape(rest))
         else:
             print(f"supertoken: {row.file}: {row.error}", file=sys.stderr)
     if not args.json and table.row_count:
@@ -352,6 +349,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if debug:
             raise
         fail(str(error), FAILED)
+    except RuntimeError as error:
+        if debug or not any(words in str(error) for words in ("out of memory", "not enough memory", "can't allocate")):
+            raise
+        fail(f"{str(error).splitlines()[0]}; a smaller --batch_size needs less, and --accumulate parts of one", FAILED)
     except KeyboardInterrupt:
         fail("interrupted", 130)
 

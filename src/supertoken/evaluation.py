@@ -17,8 +17,18 @@ from torchmetrics.functional.classification import (
 )
 
 from .data.decode import BadImage
+from .data.formats import ELSEWHERE, open_parts
 from .data.loading import eval_batches
-from .data.sources import Source, Subset, targets_by_name
+from .data.sources import (
+    DataError,
+    Source,
+    Splits,
+    Subset,
+    fingerprint,
+    open_splits,
+    targets_by_name,
+    unlabelled_images,
+)
 from .prediction import Predictor
 
 
@@ -87,6 +97,50 @@ def _measure_multi_label(logits: Tensor, targets: Tensor, classes: list[str]) ->
         missing_classes=[name for i, name in enumerate(classes) if not known[i]],
         f1=multilabel_f1_score(logits.sigmoid(), labels, num_labels=K).item(),
     )
+
+
+def open_part(data: str | None, split: str | None, about: dict[str, Any]) -> tuple[Source, str]:
+    """The labelled images to measure a trained model on, and the name of the part that they are.
+
+    Args:
+        data: As in training, or None for what the model was trained on.
+        split: Which part; by default test, else the validation images, else all that is there.
+        about: What the training left of itself (TrainedModel.about).
+
+    Raises:
+        DataError: It cannot be read.
+        EvaluationError: There is no such part, or the data has changed, so that its validation images are not known.
+    """
+    spec = data or about.get("data")
+    if spec is None:
+        raise EvaluationError("--data is missing: the model does not say what it was trained on")
+    parts = {name: part for name, part in open_parts(spec).items() if not unlabelled_images(part)}
+    parts.pop(ELSEWHERE, None)
+    split = split or next((name for name in ("test", "val") if name in parts), None)
+    if split in parts and (split != "train" or "val" in parts):
+        return parts[split], split
+    if split == "test" or "train" not in parts:
+        raise EvaluationError(f"{spec}: there is no {split} part")
+    splits = _as_trained(spec, about)
+    if splits is not None and splits.val is not None:
+        return (splits.train, "train") if split == "train" else (splits.val, "val")
+    if data is None:
+        raise EvaluationError(
+            f"{spec}: no longer the images that the model was trained on (files or labels differ), so it is not known "
+            "which were for validation; name others with --data"
+        )
+    if split == "val":
+        raise EvaluationError(f"{spec}: there is no val part; without --split all images are measured")
+    return parts["train"], "all"
+
+
+def _as_trained(spec: str, about: dict[str, Any]) -> Splits | None:
+    """The parts as a model's training had them, if it was trained on this data."""
+    try:
+        splits = open_splits(spec, val_fraction=about.get("val_fraction", 0.1), seed=about.get("seed", 0))
+    except DataError:  # such as one class only, which can be measured, but not trained on
+        return None
+    return splits if fingerprint(splits.train) == about.get("data_fingerprint") else None
 
 
 def known_targets(source: Source, classes: list[str]) -> np.ndarray:

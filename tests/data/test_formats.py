@@ -50,6 +50,16 @@ def test_val_folder_without_class_folders_is_not_replaced_by_a_cut(tmp_path):
     refused(tmp_path / "data", "val part has images, but not in class folders")
 
 
+def test_images_in_no_part_or_class_folder_are_counted_and_named(tmp_path):
+    for part, number in (("Training", 10), ("Testing", 2), ("extra", 1)):
+        make_folder(tmp_path / "data" / part, per_class=number)
+    (tmp_path / "data" / "loose.png").write_bytes(PIXELS)
+    splits = open_splits(str(tmp_path / "data"))
+    assert splits.test is not None and len(splits.test) == 4
+    assert "left out: 3 images in no part or no class folder, such as " in splits.rule
+    assert "left out" not in open_splits(str(make_folder(tmp_path / "tidy"))).rule
+
+
 def test_class_folders_may_be_links_and_links_upwards_do_not_loop(tmp_path):
     folder = make_folder(tmp_path / "real")
     (tmp_path / "data").mkdir()

@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -11,12 +12,13 @@ from PIL import Image
 from rich.console import Console
 
 from supertoken.cli import main
-from supertoken.run_folder import RunFolderError, load_model
+from supertoken.evaluation import Evaluation, EvaluationError
+from supertoken.run_folder import RunFolderError, load_model, new_run_folder
 from supertoken.training import checkpoint as checkpoint_module
 from supertoken.training.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
-from supertoken.training.loop import Trainer, TrainingStopped, train
+from supertoken.training.loop import Trainer, TrainingStopped, resume, train
 from supertoken.training.recipe import Recipe, RecipeError
-from supertoken.training.report import read_metrics
+from supertoken.training.report import COLUMNS, append_metrics, cut_metrics, read_metrics
 
 from .conftest import TINY, make_folder
 
@@ -289,3 +291,83 @@ def test_resume_refuses_other_data(folder, tmp_path):
     Image.new("RGB", (16, 16)).save(folder / "cat" / "new.png")
     with pytest.raises(RecipeError, match="not the data"):
         resume(out, quiet())
+
+
+def test_a_damaged_test_image_costs_no_model_and_the_advice_works(tmp_path, capsys):
+    make_folder(tmp_path / "data" / "train", per_class=12)
+    bad = make_folder(tmp_path / "data" / "test", per_class=4) / "cat" / "001.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    with pytest.raises(EvaluationError, match=r"001\.png.*--skip_damaged true"):
+        run(tmp_path / "data", tmp_path / "run")
+    assert "test_top1" not in load_model(tmp_path / "run").about
+    main(["train", "--resume", str(tmp_path / "run"), "--skip_damaged", "true"])
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["test"]["images"] == 7
+    assert "test_top1" in load_model(tmp_path / "run").about
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_a_damaged_validation_image_is_found_before_the_first_step(tmp_path, cache):
+    make_folder(tmp_path / "data" / "train", per_class=12)
+    bad = make_folder(tmp_path / "data" / "val", per_class=4) / "dog" / "001.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    with pytest.raises(EvaluationError, match=r"001\.png"):
+        run(tmp_path / "data", tmp_path / "run", cache=cache)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_ended_out_of_patience_trains_no_further_when_resumed(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("supertoken.training.loop.evaluate", lambda *a, **k: Evaluation(2, 1.0, 0.5))
+    out = run(folder, tmp_path / "run", epochs=9, patience=2)
+    before, rows = read_checkpoint(out / "checkpoints" / "last.pt"), (out / "metrics.csv").read_text()
+    assert before["standing"]["step"] < before["steps"]
+    resume(out, quiet())
+    assert read_checkpoint(out / "checkpoints" / "last.pt")["standing"] == before["standing"]
+    assert (out / "metrics.csv").read_text() == rows
+
+
+def test_the_limit_without_a_gpu_is_written_down_and_kept(folder, tmp_path, monkeypatch):
+    # as if the machine took 50 seconds for an image: 30 minutes are some steps
+    monkeypatch.setattr("supertoken.training.setup.seconds_per_image", lambda *a: (50.0, 1e-6))
+    monkeypatch.setattr("supertoken.training.loop.steps_until", lambda minutes, step, seconds: 5)
+    out = run(folder, tmp_path / "run", epochs=None)
+    recipe = yaml.safe_load((out / "recipe.yaml").read_text())
+    assert (recipe["epochs"], recipe["minutes"]) == (None, 30.0)
+    monkeypatch.setattr("supertoken.training.setup.seconds_per_image", lambda *a: (1e-6, 1e-6))
+    fast = Recipe(**(TINY | {"data": str(folder), "out": str(tmp_path / "fast"), "epochs": None, "eval_epochs": 50}))
+    recipe = yaml.safe_load((train(fast, quiet()) / "recipe.yaml").read_text())
+    assert (recipe["epochs"], recipe["minutes"]) == (100.0, None)
+
+
+def test_a_run_can_be_resumed_when_what_it_started_from_is_gone(folder, tmp_path):
+    base = run(folder, tmp_path / "base", ema=None)
+    changes = {"model": None, "model_args": {}, "img_size": None, "init": str(base), "epochs": 2}
+    whole = run(folder, tmp_path / "whole", **changes)
+    (base).rename(tmp_path / "moved")
+    resume(whole, quiet())
+    assert load_model(whole).about["steps"]
+
+
+def test_runs_that_begin_at_once_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: new_run_folder(None, "flowers"), range(16)))
+    assert len(set(made)) == 16
+
+
+@pytest.mark.parametrize(("option", "value"), [("seed", -1), ("clip_grad", 0), ("workers", -1), ("ema", 1.5)])
+def test_numbers_that_mean_nothing_are_refused(option, value):
+    with pytest.raises(RecipeError, match=f"{option}={value}"):
+        Recipe(**{option: value})
+
+
+def test_a_device_that_is_not_there_is_one_line(folder, capsys):
+    assert failing(capsys, "train", "--data", folder, "--device", "gpu")[1].startswith("supertoken: device=gpu: ")
+
+
+def test_a_metrics_row_cut_by_a_full_disk_is_dropped(tmp_path):
+    path, row = tmp_path / "metrics.csv", dict.fromkeys(COLUMNS, 1.0)
+    for step in (1, 2):
+        append_metrics(path, row | {"step": step})
+    path.write_text(path.read_text()[:-12])
+    cut_metrics(path, 5)
+    assert [row["step"] for row in read_metrics(path)] == [1]

@@ -20,13 +20,15 @@ from .decode import IMAGE_ENDINGS, to_rgb
 from .readers import FolderReader, MemoryReader, TarReader, ZipReader
 from .sources import DataError, Source, Subset, stratified_split
 
-SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLIT_NAMES = {name: name for name in ("train", "val", "test")}
+SPLIT_NAMES |= {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+ELSEWHERE = "elsewhere"  # images that are in no part or no class folder
 TAR_ERRORS = (tarfile.TarError, EOFError, zlib.error)
 LAYOUT = "expected CLASS/IMAGE, or train/CLASS/IMAGE with val and test beside train"
 
 
 def open_parts(spec: str) -> dict[str, Source]:
-    """The parts of a data set by name: train, val, test, as many as there are.
+    """The parts of a data set by name: train, val, test, as many as there are; ELSEWHERE what belongs to none of them.
 
     Args:
         spec: As in sources.open_splits.
@@ -106,6 +108,7 @@ def split_paths(files: list[str]) -> dict[str, list[tuple[int, str]]]:
             break
         images = [(i, p[1:]) for i, p in images]
     parts: dict[str, list[tuple[int, str]]] = {}
+    elsewhere: list[tuple[int, str]] = []
     deep = {SPLIT_NAMES.get(p[0].lower()) for _, p in images if len(p) > 2}
     # folders that are all called val and test are parts, not classes, though train is not among them
     with_parts = "train" in deep or bool(deep) and None not in {SPLIT_NAMES.get(p[0].lower()) for _, p in images}
@@ -116,7 +119,9 @@ def split_paths(files: list[str]) -> dict[str, list[tuple[int, str]]]:
             parts.setdefault(part, []).append((i, below[0]))
         elif part == "val":
             parts.setdefault(part, [])  # so that it is missed, instead of being cut from train
-    return parts
+        else:
+            elsewhere.append((i, ""))
+    return parts | ({ELSEWHERE: elsewhere} if parts and elsewhere else {})
 
 
 def _parts_of_paths(

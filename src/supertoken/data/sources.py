@@ -199,9 +199,10 @@ def open_splits(spec: str, *, val_fraction: float = 0.1, seed: int = 0) -> Split
     Raises:
         DataError: It is not there, is empty, has one class only, or its parts disagree.
     """
-    from .formats import open_parts
+    from .formats import ELSEWHERE, open_parts
 
     parts = open_parts(spec)
+    elsewhere = parts.pop(ELSEWHERE, None)
     if "train" not in parts:
         raise DataError(f"{spec}: no training images: expected train/CLASS/IMAGE, or CLASS/IMAGE without parts")
     train = parts["train"]
@@ -238,4 +239,6 @@ def open_splits(spec: str, *, val_fraction: float = 0.1, seed: int = 0) -> Split
         )
     if unlabelled.get("test"):
         rule += f"; the test part is left out: {unlabelled['test']} of its images have no label"
+    if elsewhere is not None:
+        rule += f"; left out: {len(elsewhere)} images in no part or no class folder, such as {elsewhere.name(0)}"
     return Splits(train, val, others.get("test"), rule)
