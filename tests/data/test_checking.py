@@ -7,7 +7,7 @@ from PIL import Image
 from rich.console import Console
 
 from supertoken.cli import main
-from supertoken.data import checking
+from supertoken.data import decode
 from supertoken.data.checking import check_data
 from tests.data.test_decode import encoded, huge_png
 from tests.training.conftest import make_folder
@@ -69,7 +69,7 @@ def test_class_names_are_shown_as_they_are_though_they_look_like_markup(tmp_path
 
 
 def test_everything_is_decoded_though_it_is_handed_out_in_portions(tmp_path, monkeypatch):
-    monkeypatch.setattr(checking, "AT_ONCE", 5)
+    monkeypatch.setattr(decode, "AT_ONCE", 5)
     data = make_folder(tmp_path / "data")
     (data / "dog" / "last.png").write_bytes(b"")
     report, _ = checked(data)

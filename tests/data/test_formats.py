@@ -132,3 +132,9 @@ def test_hugging_face_takes_a_local_folder_that_was_not_saved_by_it(tmp_path, mo
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     splits = open_splits(f"hfds/{make_folder(tmp_path / 'data')}")
     assert splits.train.classes == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("content", ["{}", '{"label": ""}'])
+def test_a_shard_without_labels_is_one_line(tmp_path, content):
+    write_tar(tmp_path / "train-0.tar", {"a.png": PIXELS, "a.json": content.encode()})
+    refused(f"wds/{tmp_path / 'train-0.tar'}", "a has no .cls")

@@ -3,8 +3,8 @@
 import hashlib
 import os
 from collections import Counter, defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,8 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from .decode import IMAGE_ENDINGS, BadImage
+from .decode import IMAGE_ENDINGS, BadImage, in_threads
 from .sources import DataError, Source, open_splits
-
-AT_ONCE = 1000  # images handed to the pool at a time: a million waiting tasks would take gigabytes
 
 
 @dataclass
@@ -102,15 +100,13 @@ def decode_all(sources: dict[str, Source], workers: int, console: Console) -> di
             return Finding(error=f"{source.name(i)}: {error.strerror or error}")
 
     findings: dict[str, list[Finding]] = {}
-    with Progress(console=console, transient=True) as progress, ThreadPoolExecutor(workers) as pool:
+    with Progress(console=console, transient=True) as progress:
         task = progress.add_task("Decoding", total=sum(map(len, sources.values())))
         for name, source in sources.items():
             findings[name] = []
-            for start in range(0, len(source), AT_ONCE):
-                indices = range(start, min(start + AT_ONCE, len(source)))
-                for finding in pool.map(lambda i, s=source: look(s, i), indices):
-                    findings[name].append(finding)
-                    progress.advance(task)
+            for finding in in_threads(partial(look, source), len(source), workers):
+                findings[name].append(finding)
+                progress.advance(task)
     return findings
 
 

@@ -4,7 +4,10 @@ import io
 import os
 import threading
 import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -12,6 +15,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 # how the names of image files end; timm knows only three endings
 IMAGE_ENDINGS = frozenset(IMG_EXTENSIONS) | {".gif", ".jfif", ".avif"}
+AT_ONCE = 1000  # tasks handed to threads at a time: a million waiting ones would take gigabytes
+T = TypeVar("T")
 MAX_PIXELS = 100_000_000  # 100 megapixels: 300 MB decoded
 
 
@@ -115,3 +120,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
+
+
+def in_threads(look: Callable[[int], T], count: int, threads: int) -> Iterator[T]:
+    """`look` of each number below `count`, in order; decoding leaves Python's lock, so that threads are of use."""
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, count, AT_ONCE):
+            yield from pool.map(look, range(start, min(start + AT_ONCE, count)))

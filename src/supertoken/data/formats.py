@@ -234,8 +234,10 @@ def _shard_source(shards: list[str], classes: list[str] | None) -> Source:
                     label = archive.extractfile(files[".cls"]).read().decode().strip()  # type: ignore[union-attr]
                 elif ".json" in files:
                     content = json.loads(archive.extractfile(files[".json"]).read())  # type: ignore[union-attr]
-                    label = str(content.get("label", content.get("cls")))
+                    label = str(content.get("label", content.get("cls", "")))
                 else:
+                    label = ""
+                if not label:
                     raise DataError(f"{shard}: {key} has no .cls (and no .json with a label)")
                 members.append((shard, image.name, image.offset_data, image.size))
                 labels.append(label)
@@ -270,6 +272,7 @@ class HfSource(Source):
         if image is None or label is None:
             raise DataError(f"{what}: no column of images and labels; there are {', '.join(features)}")
         self.table, self.what, self.column = table.cast_column(image, datasets.Image(decode=False)), what, image
+        self.rows = self.table.with_format("arrow")
         kind, values = features[label], list(table[label])
         empty = next((i for i, value in enumerate(values) if value is None), None)
         if not values or empty is not None:
@@ -286,7 +289,8 @@ class HfSource(Source):
             self.targets = np.array(numbers, dtype=np.int64)
 
     def name(self, i: int) -> str:
-        return self.table[i][self.column].get("path") or f"{self.what}/{i}"
+        # Arrow's row is a view: the image in it is not read
+        return self.rows[i].column(self.column)[0]["path"].as_py() or f"{self.what}/{i}"
 
     def read(self, i: int) -> bytes:
         cell = self.table[i][self.column]
@@ -305,11 +309,8 @@ def open_hf(name: str) -> dict[str, Source]:
     except Exception as error:
         raise DataError(f"hfds/{name}: {str(error).splitlines()[0]}") from error
     tables = found if isinstance(found, dict) else {"train": found}
-    return {
-        SPLIT_NAMES[part]: HfSource(table, f"hfds/{name}/{part}")
-        for part, table in tables.items()
-        if part in SPLIT_NAMES
-    }
+    known = {part: table for part, table in tables.items() if part in SPLIT_NAMES}
+    return {SPLIT_NAMES[part]: HfSource(table, f"hfds/{name}/{part}") for part, table in known.items()}
 
 
 class Arrays(Source):

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as V
 
 from .augmentation import Crop, sample_generator
-from .decode import BadImage
+from .decode import BadImage, in_threads
 from .sources import Source
 
 Key = tuple[int, int]  # (epoch, index of the sample)
@@ -85,13 +85,17 @@ class TrainImages(Dataset):
 
     def decode_all(self) -> "list[Tensor | None] | Tensor":
         """All images, as one tensor if they are of one size; None in the place of a damaged one."""
-        images: list[Tensor | None] = []
-        for i in track(range(len(self.source)), "Decoding training images", transient=True):
+
+        def look(i: int) -> "Tensor | BadImage":
             try:
-                images.append(self.prepare(self.source.image(i)))
+                return self.prepare(self.source.image(i))
             except BadImage as error:
-                images.append(None)
-                self.damaged.append(error)
+                return error
+
+        found = in_threads(look, len(self.source), cores())
+        looked = list(track(found, "Decoding training images", total=len(self.source), transient=True))
+        self.damaged = [error for error in looked if isinstance(error, BadImage)]
+        images = [None if isinstance(image, BadImage) else image for image in looked]
         whole = [image for image in images if image is not None]
         if len(whole) == len(images) and len({image.shape for image in whole}) == 1:
             return torch.stack(whole)
@@ -234,7 +238,12 @@ def eval_batches(
         yield images, [i for i, _ in whole], bad
 
 
+def cores() -> int:
+    """This process's share of the cores."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, count // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 def default_workers() -> int:
     """Processes that decode: this process's share of the cores but one, at most 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
-    return min(8, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
+    return min(8, max(1, cores() - 1))
