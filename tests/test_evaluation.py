@@ -4,12 +4,17 @@ import json
 import shutil
 
 import pytest
+import timm
+import torch
 from rich.console import Console
 
 from supertoken.cli import main
+from supertoken.data.augmentation import normalize
+from supertoken.data.loading import Preprocess
 from supertoken.data.sources import open_splits
 from supertoken.evaluation import EvaluationError, open_part
-from supertoken.run_folder import load_model
+from supertoken.prediction import Predictor
+from supertoken.run_folder import load_model, save_model
 from supertoken.training.loop import train
 from supertoken.training.recipe import Recipe
 
@@ -74,6 +79,26 @@ def test_parts_of_other_data_are_taken_as_they_are(about, tmp_path):
     shutil.rmtree(tmp_path / "parts" / "train")
     shutil.rmtree(tmp_path / "parts" / "Testing")
     assert open_part(str(tmp_path / "parts"), None, about)[1] == "val"
+
+
+def test_a_model_answers_at_another_size_than_that_of_its_training(trained, about, capsys):
+    plain, large = load_model(trained), load_model(trained, 32)
+    source = open_part(None, "val", about)[0]
+    pixels = torch.stack([Preprocess(large.data_config)(source.image(i)) for i in range(len(source))])
+    assert pixels.shape[-2:] == (32, 32)
+    with torch.no_grad():
+        expected = plain.model(normalize(pixels, plain.data_config["mean"], plain.data_config["std"]))
+    torch.testing.assert_close(Predictor(large).logits(pixels), expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--model", str(trained), "--img-size", "0"])
+    assert "--img_size 0: must be >0" in capsys.readouterr().err
+
+
+def test_a_network_that_is_built_for_a_size_is_built_for_the_one_wanted(tmp_path):
+    made = timm.create_model("deit_tiny_patch16_224", num_classes=2, img_size=32, depth=1, embed_dim=32, num_heads=2)
+    config = timm.data.resolve_data_config({"input_size": (3, 32, 32)}, model=made)
+    save_model(made, tmp_path / "model", classes=["a", "b"], data_config=config, about={})
+    assert load_model(tmp_path, 64).model(torch.randn(1, 3, 64, 64)).shape == (1, 2)
 
 
 def test_the_command_measures_a_new_folder_whole_even_of_one_class(trained, tmp_path, capsys):

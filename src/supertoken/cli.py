@@ -18,6 +18,7 @@ from rich.table import Column, Table
 from . import __version__
 
 USAGE_ERROR, FAILED = 2, 1
+SIDE = "Side of the images that the model sees, in pixels; that of its training"
 
 
 class Parser(ArgumentParser):
@@ -49,10 +50,12 @@ KINDS |= {"dict": "names with values, as {'name': 1}", "list": "a list, as [1, 2
 
 def plain(text: str) -> str:
     """jsonargparse's message about a value of the wrong kind, in words of the command line; others as they are."""
-    found = re.fullmatch(r'Parser key "([\w.]+)": (.*Expected .*?)\.? (?:Given value:|Got value:) ?(.*)', text)
+    text = re.sub(r'^Parser key "([\w.]+)": ', r"--\1: ", text)
+    text = re.sub(r"^(--\w+): Not of type \w+: (\S+) does not conform to restriction v", r"\1 \2: must be ", text)
+    text = re.sub(r"^(--\w+): Not of type \w+: invalid literal .*: '(.*?)'", r"\1 \2: must be a whole number", text)
+    found = re.fullmatch(r"--([\w.]+): (.*Expected .*?)\.? (?:Given value:|Got value:) ?(.*)", text)
     if found is None:
-        text = re.sub(r"^(.*): Not of type \w+: (.*) does not conform to restriction v(.*)", r"\1 \2: must be \3", text)
-        return re.sub(r'^Parser key "(\w+)": ', r"--\1: ", text)
+        return text
     key, expected, value = found.groups()
     kinds = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", expected)
     named = [KINDS.get(kind, kind) or re.sub("'(.*?)',? ?", r"\1 or ", choices)[:-4] for kind, choices in kinds]
@@ -117,6 +120,7 @@ def run_evaluate(argv: Sequence[str]) -> None:
     # with a type beside them, jsonargparse's help would show the function that checks the choices
     parser.add_argument("--split", choices=["val", "test", "train"], help="Part of it; test, or else val, or else all")
     parser.add_argument("--tta", choices=["none", "flip", "shift"], help="Views of an image; as the model does")
+    parser.add_argument("--img_size", type=PositiveInt, default=None, help=SIDE)
     parser.add_argument("--skip_damaged", type=bool, default=False, help="Leave damaged images out")
     parser.add_argument("--batch_size", type=PositiveInt, default=64, help="Images at once")
     parser.add_argument("--workers", type=NonNegativeInt, default=0, help="Processes that decode")
@@ -125,7 +129,7 @@ def run_evaluate(argv: Sequence[str]) -> None:
         "--out", type=str, default=None, help="Folder for evaluation JSON and picture; by default the run folder"
     )
     args = parser.parse_args(list(argv))
-    trained = load_model(args.model)
+    trained = load_model(args.model, args.img_size)
     trained.about |= {} if args.tta is None else {"tta": args.tta}
     source, split = open_part(args.data, args.split, trained.about)
     result = evaluate(
@@ -181,12 +185,13 @@ def run_predict(argv: Sequence[str]) -> None:
         "--model", type=str, default=None, help="Run folder; the best model that comes with the package"
     )
     parser.add_argument("--json", action="store_true", help="A line of JSON for each image")
+    parser.add_argument("--img_size", type=PositiveInt, default=None, help=SIDE)
     parser.add_argument("--topk", type=int, default=5, help="Classes to name")
     parser.add_argument("--device", type=str, default=None, help="cpu, cuda, mps")
     args = parser.parse_args(list(argv))
     if args.topk < 1:
         parser.error(f"--topk {args.topk}: must be at least 1")
-    trained = load_model(args.model or shipped_model())
+    trained = load_model(args.model or shipped_model(), args.img_size)
     predictor = Predictor(trained, best_device(args.device))
     bad = 0
     console = Console()

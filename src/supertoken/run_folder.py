@@ -136,11 +136,15 @@ def is_trained(name: str) -> bool:
     return name in SHIPPED or Path(name).exists()
 
 
-def load_model(path: str | Path) -> TrainedModel:
+def load_model(path: str | Path, img_size: int | None = None) -> TrainedModel:
     """Reads a run folder, the model folder in it, or NAME.TAG of a model that comes with the package.
 
+    Args:
+        path: Of the folder, or the name.
+        img_size: Side of the images that it will see, in pixels; that of its training by default.
+
     Raises:
-        RunFolderError: There is no model in it, or one that this version cannot make.
+        RunFolderError: There is no model in it, or one that this version cannot make, or not for that size.
     """
     folder = WEIGHTS / str(path) if str(path) in SHIPPED else Path(path)
     if (folder / "model" / "config.json").exists():
@@ -149,16 +153,23 @@ def load_model(path: str | Path) -> TrainedModel:
         hint = "" if not (folder / "checkpoints").exists() else f"; go on training with --resume {path}"
         raise RunFolderError(f"{path}: no trained model in it (model/config.json and model/model.safetensors){hint}")
     content = json.loads((folder / "config.json").read_text())
+    # only models that were built for a size are built for another one
+    sized: dict[str, Any] = (
+        {"img_size": img_size} if img_size is not None and "img_size" in content.get("model_args", {}) else {}
+    )
     try:
-        model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+        model = timm.create_model(f"local-dir:{folder}", pretrained=True, **sized)
+    except AssertionError as error:
+        raise RunFolderError(f"{path}: not for images of {img_size} px: {str(error) or 'timm refuses it'}") from error
     except RuntimeError as error:  # weights of other names or shapes
         raise RunFolderError(
             f"{path}: its weights do not fit the {content.get('architecture')} of this version: {OLDER}"
         ) from error
+    data_config = resolve_data_config({}, pretrained_cfg=content["pretrained_cfg"])
     return TrainedModel(
         model=model.eval(),
         classes=list(content.get("label_names") or content["pretrained_cfg"].get("label_names") or []),
-        data_config=resolve_data_config({}, pretrained_cfg=content["pretrained_cfg"]),
+        data_config=data_config | ({} if img_size is None else {"input_size": (3, img_size, img_size)}),
         about=content.get("supertoken", {}),
         path=folder,
     )

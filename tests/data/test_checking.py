@@ -9,6 +9,7 @@ from rich.console import Console
 from supertoken.cli import main
 from supertoken.data import decode
 from supertoken.data.checking import check_data
+from supertoken.data.readers import FolderReader
 from tests.data.test_decode import encoded, huge_png
 from tests.training.conftest import make_folder
 
@@ -23,6 +24,19 @@ def test_a_sound_folder_has_no_problems(tmp_path):
     report, text = checked(make_folder(tmp_path / "data"))
     assert report.problems == [] and report.images == {"train": 22, "val": 2}
     assert "cat" in text and "up to 32 px" in text and "0 damaged" in text
+
+
+def test_files_that_cannot_be_read_are_fatal_as_they_are_in_training(tmp_path, monkeypatch):
+    data, read = make_folder(tmp_path / "data"), FolderReader.read
+
+    def refuse(self, i):
+        if self.name(i).endswith("dog/007.png"):
+            raise PermissionError(13, "Permission denied")
+        return read(self, i)
+
+    monkeypatch.setattr(FolderReader, "read", refuse)
+    report, _ = checked(data)
+    assert len(report.fatal) == 1 and "dog/007.png: Permission denied" in report.fatal[0]
 
 
 def test_each_kind_of_bad_file_is_named(tmp_path):

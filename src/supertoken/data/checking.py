@@ -24,6 +24,7 @@ class Finding:
     digest: str = ""
     size: tuple[int, int] | None = None
     error: str | None = None
+    unreadable: bool = False
 
 
 @dataclass
@@ -74,6 +75,9 @@ def check_data(spec: str, *, workers: int | None = None, console: Console | None
     for name, source in sources.items():
         bad = [f.error for f in findings[name] if f.error]
         report.damaged += bad
+        unreadable = [f.error for f in findings[name] if f.unreadable]
+        if unreadable:
+            report.fatal.append(f"{len(unreadable)} files of the {name} part cannot be read: {unreadable[0]}")
         if len(bad) == len(source):
             report.fatal.append(f"no image of the {name} part can be decoded")
         if name == "val" and bad:
@@ -97,7 +101,7 @@ def decode_all(sources: dict[str, Source], workers: int, console: Console) -> di
         except BadImage as error:
             return Finding(error=str(error))
         except OSError as error:
-            return Finding(error=f"{source.name(i)}: {error.strerror or error}")
+            return Finding(error=f"{source.name(i)}: {error.strerror or error}", unreadable=True)
 
     findings: dict[str, list[Finding]] = {}
     with Progress(console=console, transient=True) as progress:
