@@ -83,15 +83,36 @@ def verdicts(arms: dict[str, dict[str, Any]]) -> dict[str, str]:
     return words
 
 
-def results(queue: dict[str, Any], rows: list[dict[str, str]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Summaries by group and arm; an arm that is the same model as another group's has the same rows."""
+def at_rate(found: dict[str, Any], rate: float | None) -> dict[str, Any]:
+    """A summary as if it had been trained at that many images/s; as it is without a rate."""
+    if rate is None:
+        return found
+    slower = found["rate"] / rate
+    curves = [[[minutes * slower, accuracy] for minutes, accuracy in curve] for curve in found["curves"]]
+    return found | {"rate": rate, "minutes": found["minutes"] * slower, "curves": curves}
+
+
+def results(
+    queue: dict[str, Any], rows: list[dict[str, str]], speed: list[dict[str, str]]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Summaries by group and arm; an arm that is the same model as another group's has the same rows.
+
+    Args:
+        queue: From queue.yaml.
+        rows: From runs.csv.
+        speed: From speed.csv: of an arm that is there the speed side by side stands for that of its runs, which other
+            work on the machine may have slowed.
+    """
+    rates = {(row["group"], row["arm"]): float(row["images_per_second"]) for row in speed if row["mode"] == "train"}
     by_args: dict[str, list[dict[str, str]]] = {}
     for row in valid(queue, rows):
         by_args.setdefault(row["model_args"], []).append(row)
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for group, about in queue["groups"].items():
         args = {arm: arguments(queue, about, changes) for arm, changes in about["arms"].items()}
-        found[group] = {arm: summary(by_args[key]) for arm, key in args.items() if key in by_args}
+        found[group] = {
+            arm: at_rate(summary(by_args[key]), rates.get((group, arm))) for arm, key in args.items() if key in by_args
+        }
     return found
 
 
@@ -192,7 +213,8 @@ def write_page(folder: Path) -> None:
     """docs/NAME.md and docs/figures/NAME.png, as the queue calls its page."""
     queue = yaml.safe_load((folder / "queue.yaml").read_text())
     name = queue["page"]
-    found = results(queue, read_rows(folder / "runs.csv"))
+    speed = read_rows(folder / "speed.csv")
+    found = results(queue, read_rows(folder / "runs.csv"), speed)
     base = listed(queue["base"])
     recipe = listed({key: value for key, value in queue["recipe"].items() if key != "model"})
     lines = [
@@ -204,7 +226,7 @@ def write_page(folder: Path) -> None:
     lines += [queue["intro"].strip(), "", f"Base: {base}.", "", f"Recipe: {recipe}.", ""]
     for group, about in queue["groups"].items():
         lines += section(group, about, found[group])
-        lines += speeds([row for row in read_rows(folder / "speed.csv") if row["group"] == group])
+        lines += speeds([row for row in speed if row["group"] == group])
         if group == queue["plot"] and found[group]:
             draw(DOCS / "figures" / f"{name}.png", found[group])
             lines += [f"![accuracy against training time](figures/{name}.png)", ""]

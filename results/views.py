@@ -1,6 +1,6 @@
 """Measures what several views of an image add, on the validation images of a queue's runs and of the shipped model.
 
-python results/views.py short --data FOLDER [--work runs/queue]
+python results/views.py short --data FOLDER [--work runs/queue] [--arms ARM ...]
 
 The rows go to views.csv beside the queue, anew for every run whose folder is there, and queue_page.py shows them.
 """
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("queue", help="folder below results with a queue.yaml")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("runs/queue"))
+    parser.add_argument("--arms", nargs="+", help="only these, by their names in the queue")
     args = parser.parse_args()
     folder = HERE / args.queue
     queue = yaml.safe_load((folder / "queue.yaml").read_text())
@@ -50,6 +51,8 @@ def main() -> None:
     models = {("shipped model", ""): (shipped_model(), queue["data"])}
     for job in jobs(queue):
         run = args.work / folder_of(job, queue)
+        if args.arms is not None and job["arm"] not in args.arms:
+            continue
         if (job["model_args"], job["seed"]) in done and run.is_dir():
             data = json.loads(job["model_args"]).get("data", queue["data"])
             models[f"{job['group']}: {job['arm']}", str(job["seed"])] = run, data

@@ -72,7 +72,7 @@ def short(changes):
     return timm.create_model("stt_short", num_classes=10, **args)
 
 
-@pytest.mark.parametrize("group", ["stem", "above", "images"])
+@pytest.mark.parametrize("group", ["stem", "layers", "images"])
 def test_a_gradient_reaches_every_weight_of_the_arms_of_the_short_recipe(runner, group):
     runner.register(ROOT.parent / "short")
     for arm, changes in SHORT["groups"][group]["arms"].items():
@@ -202,7 +202,7 @@ def test_the_page_calls_ties_ties(tmp_path, monkeypatch):
     rows = [row({}, 0.60, 0), row({}, 0.62, 1)]
     rows += [row({"mixer": "none"}, 0.605, 0), row({"mixer": "none"}, 0.61, 1)]
     rows += [row({"mixer": "attention"}, 0.55, 0), row({"mixer": "attention"}, 0.56, 1)]
-    found = page.results(QUEUE, rows)["mixer"]
+    found = page.results(QUEUE, rows, [])["mixer"]
     found["none"]["mmacs"] = 29.0
     assert page.verdicts(found) == {"conv": "best", "none": "tie, cheapest of these", "attention": "worse"}
     assert page.verdicts({}) == {}
@@ -212,12 +212,32 @@ def test_the_page_compares_arms_on_the_seeds_that_both_have(tmp_path, monkeypatc
     page = script(ROOT.parent / "queue_page.py")
     rows = [row({}, value, seed) for seed, value in enumerate((0.695, 0.705, 0.73, 0.68))]
     rows += [row({"mixer": "none"}, value, seed) for seed, value in enumerate((0.71, 0.72))]
-    found = page.results(QUEUE, rows)["mixer"]
+    found = page.results(QUEUE, rows, [])["mixer"]
     assert page.verdicts(found) == {"conv": "worse", "none": "best"}  # its other two seeds would make it a tie
     rows += [row({"mixer": "attention"}, 0.80, 0)]
-    assert page.verdicts(page.results(QUEUE, rows)["mixer"]) == {"conv": "worse", "none": "best", "attention": ""}
+    assert page.verdicts(page.results(QUEUE, rows, [])["mixer"]) == {"conv": "worse", "none": "best", "attention": ""}
     rows = [row({}, 0.60, 0), row({"mixer": "none"}, 0.605, 0)]
-    assert set(page.verdicts(page.results(QUEUE, rows)["mixer"]).values()) == {""}
+    assert set(page.verdicts(page.results(QUEUE, rows, [])["mixer"]).values()) == {""}
+
+
+def test_the_speed_side_by_side_stands_for_that_of_the_runs(tmp_path):
+    page = script(ROOT.parent / "queue_page.py")
+    kept = row({}, 0.6, 0) | {"curve": "[[3, 0.4], [9, 0.6]]"}
+    speed = [{"group": "mixer", "arm": "conv", "mode": mode, "images_per_second": "300"} for mode in ("train", "other")]
+    slow, fast = (page.results(QUEUE, [kept], s)["mixer"]["conv"] for s in ([], speed))
+    assert (slow["rate"], slow["minutes"]) == (200, 9) and (fast["rate"], fast["minutes"]) == (300, 6)
+    assert fast["curves"] == [[[2, 0.4], [6, 0.6]]] and fast["petaflops"] == slow["petaflops"]
+
+
+def test_the_page_says_what_views_add(tmp_path):
+    page = script(ROOT.parent / "queue_page.py")
+    rows = [
+        {"arm": "a", "seed": seed, "images": "500", "none": none, "flip": flip, "shift": "0.8"}
+        for seed, none, flip in (("0", "0.70", "0.72"), ("1", "0.71", "0.72"), ("", "0.90", "0.91"))
+    ]
+    text = "\n".join(page.views(rows))
+    assert "mean of 2 runs" in text and "| 72.00 % | +1.50 (+1.00 to +2.00) | 91.00 % |" in text
+    assert page.views([]) == []
 
 
 def test_rows_of_another_recipe_do_not_count(runner):
