@@ -8,7 +8,7 @@ import torch
 
 from supertoken.run_folder import save_model
 from supertoken.training.recipe import Recipe, RecipeError
-from supertoken.training.starting_model import build, starting_model
+from supertoken.training.starting_model import build, checkpoint_gradients, starting_model
 
 CLASSES = ["bird", "cat"]
 MODELS = {
@@ -108,6 +108,30 @@ def test_weights_that_timm_has_not_are_refused(init):
 def test_what_timm_cannot_make_is_one_line(changes, said):
     with pytest.raises(RecipeError, match=said):
         starting_model(Recipe(img_size=32, **changes), CLASSES)
+
+
+def kept_for_backward(forward):
+    """Sizes of the tensors that autograd keeps, and the result."""
+    sizes = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+        return sizes, forward()
+
+
+def test_activations_are_computed_again_where_the_model_can():
+    x, results = torch.randn(4, 3, 32, 32), []
+    for again in (False, True):
+        torch.manual_seed(0)
+        recipe = Recipe(model="stt_nano", img_size=32)
+        model = build(recipe, 2)
+        if again:
+            checkpoint_gradients(recipe, model)
+        sizes, loss = kept_for_backward(lambda model=model: model(x).square().sum())
+        loss.backward()
+        results.append((sum(sizes), {name: p.grad for name, p in model.named_parameters()}))
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-4, atol=1e-5)
+    assert results[1][0] < 0.7 * results[0][0]
+    with pytest.raises(RecipeError, match="densenet has none|vgg11 has none"):
+        checkpoint_gradients(Recipe(model="vgg11"), timm.create_model("vgg11"))
 
 
 def test_preprocessing_of_the_tag_goes_with_the_weights(tmp_path):

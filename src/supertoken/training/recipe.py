@@ -52,6 +52,8 @@ class Recipe:
     """Several processes: each weight, gradient and optimiser state in parts (FSDP2) instead of a copy for each (DDP)"""
     accumulate: int = 1
     """Parts in which a step's batch is computed, to save memory"""
+    grad_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, more time"""
     opt: Literal["adamw", "muon"] = "muon"
     """Optimiser; muon takes AdamW for what is no matrix"""
     lr: Optional[float] = None

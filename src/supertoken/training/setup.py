@@ -23,7 +23,7 @@ from .distillation import Teacher
 from .objective import Objective
 from .processes import Processes
 from .recipe import Recipe, RecipeError
-from .starting_model import build, freeze, starting_model
+from .starting_model import build, checkpoint_gradients, freeze, starting_model
 
 
 @dataclass
@@ -141,6 +141,8 @@ def prepare(
     else:
         model = build(recipe, len(splits.train.classes))
     frozen = freeze(model, recipe.freeze)
+    if recipe.grad_checkpointing:
+        checkpoint_gradients(recipe, model)
     convert_conv2d_weight_memory_format(model.to(device), torch.channels_last)
     assert recipe.img_size is not None
     data_config = resolve_data_config({}, model=model) | {

@@ -95,6 +95,18 @@ def build(recipe: Recipe, num_classes: int, **weights: Any) -> nn.Module:
             del args[unknown[0]]
 
 
+def checkpoint_gradients(recipe: Recipe, model: Any) -> None:
+    """Lets a model compute activations again in the backward pass.
+
+    Raises:
+        RecipeError: timm's model of that name does not offer it.
+    """
+    try:
+        model.set_grad_checkpointing(True)
+    except (AssertionError, AttributeError) as error:
+        raise RecipeError(f"grad_checkpointing: {recipe.model} has none; leave it out") from error
+
+
 def freeze(model: Any, what: str) -> list[nn.Module]:
     """Stops parts of a Super Token Transformer from learning, and returns them. "backbone" works for any model."""
     if what == "none":
