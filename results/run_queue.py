@@ -1,6 +1,6 @@
 """Trains the arms of a queue one after the other and keeps a row of each; continues where it stopped.
 
-python results/run_queue.py ablations --data FOLDER [--work runs/queue] [--seed N] [--minutes N] [--list]
+python results/run_queue.py ablations --data FOLDER [--work runs/queue] [--minutes N] [--list]
 
 The queue is results/ablations/queue.yaml, models of its own are in variants.py beside it, and the rows go to runs.csv.
 An arm is the base model with some arguments changed, or with `model` that model of timm's; `recipe` changes the recipe,
@@ -9,12 +9,14 @@ FOLDER holds the data sets by the names that the queue calls them (`data: cifar1
 folder of images for each class, of which a tenth is kept for validation. A folder `test` beside it (or `val`, if there
 is no test) is opened only by queues that say `test: true`, once at the end of each run.
 
-Small models train fastest with one thread: on two cores, one process for each of two seeds (OMP_NUM_THREADS=1).
+Small models train fastest with one thread: begin the same command once for each core (OMP_NUM_THREADS=1); each process
+takes arms that no other one has.
 """
 
 import argparse
 import contextlib
 import csv
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -22,6 +24,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -85,6 +88,24 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def valid(queue: dict[str, Any], rows: list[dict[str, str]]) -> list[dict[str, str]]:
     """The rows that were trained by the recipe that the queue has now."""
     return [row for row in rows if row["recipe"] == recipe_of(queue, row["model_args"])]
+
+
+def done_of(queue: dict[str, Any], path: Path) -> dict[tuple[str, int], dict[str, str]]:
+    """The valid row of every arm and seed that has one."""
+    return {(row["model_args"], int(row["seed"])): row for row in valid(queue, read_rows(path))}
+
+
+@contextlib.contextmanager
+def claimed(work: Path, name: str) -> Iterator[bool]:
+    """Whether the run folder of that name is this process's alone; ends with the process, however that ends."""
+    (work / "locks").mkdir(exist_ok=True)
+    with open(work / "locks" / name, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def view(queue: dict[str, Any], name: str, data: Path, work: Path) -> Path:
@@ -169,7 +190,6 @@ def main() -> None:
     parser.add_argument("queue", help="folder below results with a queue.yaml")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path, default=Path("runs/queue"))
-    parser.add_argument("--seed", type=int, nargs="+", help="only these of the queue's seeds")
     parser.add_argument("--minutes", type=float, help="begin no run that would end later")
     parser.add_argument("--list", action="store_true", help="say what is done and what is not")
     args = parser.parse_args()
@@ -178,9 +198,8 @@ def main() -> None:
     if not (folder / "queue.yaml").exists():
         parser.error(f"{args.queue}: there is no {folder / 'queue.yaml'}")
     queue = yaml.safe_load((folder / "queue.yaml").read_text())
-    done = {(row["model_args"], int(row["seed"])): row for row in valid(queue, read_rows(rows))}
+    done = done_of(queue, rows)
     todo = [job for job in jobs(queue) if (job["model_args"], job["seed"]) not in done]
-    todo = [job for job in todo if args.seed is None or job["seed"] in args.seed]
     if args.list or args.data is None:
         for job in jobs(queue):
             row = done.get((job["model_args"], job["seed"]))
@@ -196,11 +215,14 @@ def main() -> None:
         longest = 1.2 * max(spent[-6:], default=0) + 0.5
         if args.minutes is not None and (time.monotonic() - started) / 60 + longest > args.minutes:
             break
-        print(f"[{number + 1}/{len(todo)}] {job['group']}: {job['arm']}, seed {job['seed']}", flush=True)
-        try:
-            keep(rows, run(job, queue, args.data, args.work))
-        except TrainingStopped as stopped:
-            sys.exit(f"stopped: {stopped}; the same command goes on")
+        with claimed(args.work, folder_of(job, queue)) as ours:
+            if not ours or (job["model_args"], job["seed"]) in done_of(queue, rows):
+                continue
+            print(f"[{number + 1}/{len(todo)}] {job['group']}: {job['arm']}, seed {job['seed']}", flush=True)
+            try:
+                keep(rows, run(job, queue, args.data, args.work))
+            except TrainingStopped as stopped:
+                sys.exit(f"stopped: {stopped}; the same command goes on")
 
 
 if __name__ == "__main__":

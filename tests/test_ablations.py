@@ -289,6 +289,19 @@ def test_the_queue_runs_each_arm_once_and_sees_no_test_set(runner, tmp_path, mon
     assert "validation" in evaluation and "test" not in evaluation
 
 
+def test_an_arm_that_another_process_has_is_left_to_it(runner, tmp_path, monkeypatch):
+    make_folder(tmp_path / "data" / "cifar10" / "train", per_class=20)
+    queue = small_queue({"one": {"question": "?", "arms": {"a": {}, "b": {"width": 32}}}})
+    taken = next(runner.folder_of(job, queue) for job in runner.jobs(queue) if job["arm"] == "a")
+    (tmp_path / "work").mkdir()
+    with runner.claimed(tmp_path / "work", taken) as ours:
+        assert ours
+        rows, _ = run_the_queue(runner, tmp_path, monkeypatch, queue)
+    assert list(rows) == ["b"] and not (tmp_path / "work" / taken).exists()
+    with runner.claimed(tmp_path / "work", taken) as ours:
+        assert ours
+
+
 def test_a_group_has_its_own_data_recipe_and_base_and_is_tested_on_what_there_is(runner, tmp_path, monkeypatch):
     for name in ("cifar10/train", "cifar10/test", "flowers/train", "flowers/val"):
         make_folder(
