@@ -358,3 +358,18 @@ def test_multi_label_from_a_table_of_labels(tmp_path):
     assert set(row.labels) == {"sea", "sky"}
     figures = json.loads((run / "evaluation.json").read_text())["validation"]
     assert 0 <= figures["top1"] <= 1 and figures["f1"] is not None
+
+
+@pytest.mark.parametrize(
+    ("verb", "option"), [("train", "--accumulate"), ("evaluate", "--batch_size"), ("predict", "--img")]
+)
+def test_too_little_memory_names_an_option_that_the_verb_has(verb, option, monkeypatch, capsys):
+    def run(words):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore")
+
+    monkeypatch.setitem(VERBS, verb, (run, VERBS[verb][1]))
+    with pytest.raises(SystemExit) as ended:
+        main([verb])
+    said = capsys.readouterr().err
+    assert ended.value.code == 1 and option in said and said.count("\n") == 1
+    assert verb == "train" or "--accumulate" not in said

@@ -18,6 +18,11 @@ from rich.table import Column, Table
 from . import __version__
 
 USAGE_ERROR, FAILED = 2, 1
+NEEDS_LESS = {
+    "train": "a smaller --batch_size needs less, parts of one by --accumulate too, and --grad_checkpointing true",
+    "evaluate": "a smaller --batch_size needs less",
+    "predict": "a smaller --img_size needs less",
+}
 SIDE = "Side of the images that the model sees, in pixels; that of its training"
 
 
@@ -357,7 +362,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except RuntimeError as error:
         if debug or not any(words in str(error) for words in ("out of memory", "not enough memory", "can't allocate")):
             raise
-        fail(f"{str(error).splitlines()[0]}; a smaller --batch_size needs less, and --accumulate parts of one", FAILED)
+        fail(f"{str(error).splitlines()[0]}; {NEEDS_LESS.get(words[0], 'a smaller model needs less')}", FAILED)
     except KeyboardInterrupt:
         fail("interrupted", 130)
 

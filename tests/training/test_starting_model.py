@@ -88,6 +88,10 @@ def test_init_takes_timms_pretrained_weights(monkeypatch, tmp_path):
     assert all(torch.equal(weights[key], theirs[key]) for key in weights if not key.startswith("fc."))
     assert weights["fc.weight"].shape[0] == 2
     assert named.model == name and named.img_size == 176
+    imagenet = timm.data.ImageNetInfo("imagenet-1k").label_names()
+    for classes in (imagenet, [f"class {k}" for k in range(1000)]):
+        started = starting_model(Recipe(init=name), classes)[0]
+        assert torch.equal(started.fc.weight, source.fc.weight) == (classes is imagenet)
 
 
 @pytest.mark.parametrize("init", ["resnet18.no_such_tag", "stt_t", "resnet10t.foo"])

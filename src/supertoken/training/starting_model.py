@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import timm
+from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.models import get_pretrained_cfg, is_model_pretrained
 from torch import nn
 
@@ -31,7 +32,7 @@ def starting_model(recipe: Recipe, classes: list[str]) -> tuple[nn.Module, Recip
         # all of it, so that the recipe makes the same network whatever a later version calls by its name
         return model, replace(recipe, model_args=architecture_of(model) | recipe.model_args)
     if not is_trained(recipe.init) and timm.is_model(recipe.init.partition(".")[0]):
-        return _from_timm(recipe, recipe.init, len(classes))
+        return _from_timm(recipe, recipe.init, classes)
     trained = load_model(recipe.init)
     source: Any = trained.model
     name = _named(recipe, source.pretrained_cfg)
@@ -48,14 +49,18 @@ def starting_model(recipe: Recipe, classes: list[str]) -> tuple[nn.Module, Recip
     return started, recipe
 
 
-def _from_timm(recipe: Recipe, init: str, num_classes: int) -> tuple[nn.Module, Recipe]:
-    """A model of timm's with its pretrained weights and a new classifier."""
+def _from_timm(recipe: Recipe, init: str, classes: list[str]) -> tuple[nn.Module, Recipe]:
+    """A model of timm's with its pretrained weights and a new classifier, unless the classes are ImageNet's own."""
     cfg = get_pretrained_cfg(init) if "." not in init or is_model_pretrained(init) else None
     if cfg is None or not cfg.has_weights:
         raise RecipeError(f"init={init}: timm has no weights of that name; name others, or a run folder")
     _named(recipe, cfg.to_dict())
     recipe = replace(recipe, model=init, img_size=recipe.img_size or cfg.input_size[-1])
-    return build(recipe, num_classes, pretrained=True), recipe
+    started: Any = build(recipe, len(classes), pretrained=True)
+    subset = infer_imagenet_subset(cfg)
+    if cfg.num_classes == len(classes) and (subset is None or classes != ImageNetInfo(subset).label_names()):
+        started.reset_classifier(len(classes))  # timm keeps one of the same size
+    return started, recipe
 
 
 def _named(recipe: Recipe, cfg: dict[str, Any]) -> str:
