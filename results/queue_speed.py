@@ -20,7 +20,7 @@ from run_queue import HERE, arguments, read_rows, register
 from supertoken.benchmarking.plan import Contestant, Plan
 from supertoken.benchmarking.report import write_rows
 from supertoken.benchmarking.table import benchmark
-from supertoken.memory import keep_freed_memory
+from supertoken.cpu import keep_freed_memory
 
 
 def measured(queue: dict[str, Any], group: str) -> list[dict[str, str]]:

@@ -33,7 +33,7 @@ import yaml
 
 from supertoken.benchmarking.cost import cost_of
 from supertoken.benchmarking.plan import Contestant
-from supertoken.memory import keep_freed_memory
+from supertoken.cpu import keep_freed_memory
 from supertoken.run_folder import environment
 from supertoken.training.loop import TrainingStopped, resume, train
 from supertoken.training.recipe import Recipe

@@ -13,9 +13,9 @@ from pathlib import Path
 import yaml
 from run_queue import HERE, folder_of, jobs, read_rows, register, valid, view
 
+from supertoken.cpu import keep_freed_memory
 from supertoken.data.sources import open_splits
 from supertoken.evaluation import evaluate
-from supertoken.memory import keep_freed_memory
 from supertoken.prediction import Predictor
 from supertoken.run_folder import load_model, shipped_model
 

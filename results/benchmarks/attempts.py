@@ -17,7 +17,7 @@ from timm.models import reparameterize_model
 
 import supertoken  # noqa: F401  registers the models
 from supertoken.benchmarking.measure import take_turns
-from supertoken.memory import keep_freed_memory
+from supertoken.cpu import keep_freed_memory
 from supertoken.run_folder import environment
 
 HERE = Path(__file__).parent

@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 import supertoken  # noqa: F401  registers the models
 from supertoken.benchmarking.engines import Job, exported, make_call, random_images
 from supertoken.benchmarking.plan import Contestant
-from supertoken.memory import keep_freed_memory
+from supertoken.cpu import keep_freed_memory
 from supertoken.run_folder import environment
 
 HERE = Path(__file__).parent

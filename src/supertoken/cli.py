@@ -345,7 +345,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if words[0] not in VERBS:
         near = difflib.get_close_matches(words[0], VERBS, n=1)
         fail(f"no verb {words[0]!r}{f'; did you mean {near[0]}?' if near else ''} (supertoken --help)", USAGE_ERROR)
-    from .memory import keep_freed_memory
+    from .cpu import keep_freed_memory
     from .training.recipe import RecipeError
 
     keep_freed_memory()

@@ -94,6 +94,16 @@ def test_the_arithmetic_is_that_which_pays_and_stays_so(folder, tmp_path, monkey
     assert losses["fp32"]["train_loss"] == pytest.approx(losses["bf16"]["train_loss"], rel=0.05)
 
 
+@pytest.mark.parametrize(("precision", "fused"), [("fp32", True), ("bf16", False)])
+def test_bf16_on_a_cpu_trains_without_fused_attention(folder, tmp_path, monkeypatch, precision, fused):
+    calls, attend = [], torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        "torch.nn.functional.scaled_dot_product_attention", lambda *a, **k: calls.append(1) or attend(*a, **k)
+    )
+    run(folder, tmp_path / "run", device="cpu", precision=precision, epochs=1)
+    assert bool(calls) == fused
+
+
 def test_the_same_recipe_gives_the_same_weights_from_memory_and_from_disk(folder, tmp_path):
     kept = [
         load_model(run(folder, tmp_path / name, **changes)).model.state_dict()

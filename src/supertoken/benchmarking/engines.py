@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..cpu import write_out_attention
 from .cost import channels_of, make_model
 from .plan import BenchmarkError, Contestant
 
@@ -90,6 +91,7 @@ def torch_call(contestant: Contestant, job: Job) -> Callable[[], Any]:
 def training_step(model: nn.Module, images: torch.Tensor, dtype: torch.dtype, compiled: bool) -> Callable[[], Any]:
     """Forward, backward and AdamW's update, under autocast for less than fp32."""
     model.train()
+    write_out_attention(model, images.device, dtype)  # as `supertoken train` does
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
     targets = torch.zeros(len(images), dtype=torch.long, device=images.device)
     call: Any = torch.compile(model) if compiled else model

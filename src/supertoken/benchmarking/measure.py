@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..memory import keep_freed_memory
+from ..cpu import keep_freed_memory
 from .cost import Product, multiply, operands
 from .engines import Job, make_call
 from .plan import Contestant

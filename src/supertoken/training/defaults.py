@@ -46,7 +46,12 @@ def _gain_of_bf16() -> float:
 
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
     """The arithmetic of the forward pass in training, as the recipe says."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype_of(recipe) == torch.bfloat16)
+
+
+def dtype_of(recipe: Recipe) -> torch.dtype:
+    """Of the products in training."""
+    return torch.bfloat16 if recipe.precision == "bf16" else torch.float32
 
 
 def typical_side(source: Source, sample: int = 64) -> int:

@@ -14,11 +14,12 @@ from timm.data import resolve_data_config
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
+from ..cpu import write_out_attention
 from ..data.augmentation import BatchAugmentation, Crop, seed_step
 from ..data.loading import Keep, Preprocess, TrainImages
 from ..data.sources import Source, Splits
 from ..prediction import views
-from .defaults import MINUTES_WITHOUT_GPU, best_precision, fill_in, seconds_per_image, steps_in
+from .defaults import MINUTES_WITHOUT_GPU, best_precision, dtype_of, fill_in, seconds_per_image, steps_in
 from .distillation import Teacher
 from .objective import Objective
 from .processes import Processes
@@ -143,6 +144,7 @@ def prepare(
     frozen = freeze(model, recipe.freeze)
     if recipe.grad_checkpointing:
         checkpoint_gradients(recipe, model)
+    write_out_attention(model, device, dtype_of(recipe))
     convert_conv2d_weight_memory_format(model.to(device), torch.channels_last)
     assert recipe.img_size is not None
     data_config = resolve_data_config({}, model=model) | {

@@ -1,0 +1,69 @@
+import subprocess
+import sys
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from supertoken.benchmarking.measure import take_turns
+from supertoken.cpu import keep_freed_memory, write_out_attention
+
+PAGES = """
+import resource, sys
+import torch
+from supertoken.cpu import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+for _ in range(3):
+    torch.ones(20_000_000)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.ones(20_000_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(how):
+    done = subprocess.run([sys.executable, "-c", PAGES, how], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc is only there")
+def test_large_tensors_take_memory_from_the_system_only_once():
+    if not keep_freed_memory():
+        pytest.skip("the C library is not glibc")
+    assert faults("keep") < 0.05 * faults("leave")
+
+
+@pytest.mark.parametrize("name", ["stt_nano", "deit_tiny_patch16_224"])
+@pytest.mark.parametrize(
+    ("device", "dtype", "written"),
+    [("cpu", torch.bfloat16, True), ("cpu", torch.float32, False), ("cuda", torch.bfloat16, False)],
+)
+def test_attention_is_written_out_for_bf16_on_a_cpu_only(name, device, dtype, written):
+    model = timm.create_model(name, device="meta")
+    write_out_attention(model, torch.device(device), dtype)
+    assert {m.fused_attn for m in model.modules() if hasattr(m, "fused_attn")} == {not written}
+
+
+def test_a_model_without_attention_is_left_alone():
+    write_out_attention(nn.Linear(2, 2), torch.device("cpu"), torch.bfloat16)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="this CPU has no bf16 units")
+def test_torchs_fused_attention_is_still_slow_in_bf16():
+    """When this fails, write_out_attention has outlived its reason."""
+    q, k, v = torch.randn(3, 1024, 4, 17, 24, dtype=torch.bfloat16, requires_grad=True)
+
+    def backward(attention):
+        return lambda: attention().sum().backward()
+
+    calls = {
+        "fused": backward(lambda: F.scaled_dot_product_attention(q, k, v)),
+        "written out": backward(lambda: (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1) @ v),
+    }
+    times, errors = take_turns(calls, rounds=5, seconds=0.1)
+    assert not errors and min(times["fused"]) > 1.5 * min(times["written out"])
