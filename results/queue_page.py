@@ -84,9 +84,9 @@ def verdicts(arms: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def at_rate(found: dict[str, Any], rate: float | None) -> dict[str, Any]:
-    """A summary as if it had been trained at that many images/s; as it is without a rate."""
+    """A summary as if it had been trained at that many images/s; with no rate at all if that was not measured."""
     if rate is None:
-        return found
+        return found | {"rate": None}
     slower = found["rate"] / rate
     curves = [[[minutes * slower, accuracy] for minutes, accuracy in curve] for curve in found["curves"]]
     return found | {"rate": rate, "minutes": found["minutes"] * slower, "curves": curves}
@@ -100,8 +100,8 @@ def results(
     Args:
         queue: From queue.yaml.
         rows: From runs.csv.
-        speed: From speed.csv: of an arm that is there the speed side by side stands for that of its runs, which other
-            work on the machine may have slowed.
+        speed: From speed.csv. If there is any, speeds side by side alone are shown: those of the runs hang on what else
+            the machine did, and on the version of the code.
     """
     rates = {(row["group"], row["arm"]): float(row["images_per_second"]) for row in speed if row["mode"] == "train"}
     by_args: dict[str, list[dict[str, str]]] = {}
@@ -110,9 +110,9 @@ def results(
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for group, about in queue["groups"].items():
         args = {arm: arguments(queue, about, changes) for arm, changes in about["arms"].items()}
-        found[group] = {
-            arm: at_rate(summary(by_args[key]), rates.get((group, arm))) for arm, key in args.items() if key in by_args
-        }
+        found[group] = {arm: summary(by_args[key]) for arm, key in args.items() if key in by_args}
+        if speed:
+            found[group] = {arm: at_rate(r, rates.get((group, arm))) for arm, r in found[group].items()}
     return found
 
 
@@ -127,7 +127,9 @@ def section(group: str, about: dict[str, Any], arms: dict[str, dict[str, Any]]) 
     own = {"Data": about.get("data"), "Base": listed(about.get("base")), "Recipe": listed(about.get("recipe"))}
     lines += [f"{what} of this group: {text}.\n" for what, text in own.items() if text]
     tested = any(r["test"] for r in arms.values())
-    head = ["arm", "parameters", "MMACs", "validation", *(["test"] if tested else []), "seeds", "images/s", "PFLOP"]
+    timed = all(r["rate"] for r in arms.values())
+    head = ["arm", "parameters", "MMACs", "validation", *(["test"] if tested else []), "seeds"]
+    head += [*(["images/s"] if timed else []), "PFLOP"]
     lines += ["| " + " | ".join([*head, "verdict"]) + " |", "|---" * (len(head) + 1) + "|"]
     said = verdicts(arms)
     for arm in about["arms"]:
@@ -137,7 +139,7 @@ def section(group: str, about: dict[str, Any], arms: dict[str, dict[str, Any]]) 
         r = arms[arm]
         cells = [arm, f"{r['parameters'] / 1e3:,.0f}k", f"{r['mmacs']:.1f}"]
         cells += [r["validation"], *([r["test"]] if tested else [])]
-        cells += [str(r["seeds"]), f"{r['rate']:.0f}", f"{r['petaflops']:.3f}", said[arm]]
+        cells += [str(r["seeds"]), *([f"{r['rate']:.0f}"] if timed else []), f"{r['petaflops']:.3f}", said[arm]]
         lines.append("| " + " | ".join(cells) + " |")
     return lines + [""]
 

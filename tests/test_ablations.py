@@ -227,6 +227,10 @@ def test_the_speed_side_by_side_stands_for_that_of_the_runs(tmp_path):
     slow, fast = (page.results(QUEUE, [kept], s)["mixer"]["conv"] for s in ([], speed))
     assert (slow["rate"], slow["minutes"]) == (200, 9) and (fast["rate"], fast["minutes"]) == (300, 6)
     assert fast["curves"] == [[[2, 0.4], [6, 0.6]]] and fast["petaflops"] == slow["petaflops"]
+    other = page.results(QUEUE, [kept], [speed[0] | {"arm": "another"}])["mixer"]
+    about = QUEUE["groups"]["mixer"]
+    tables = ["\n".join(page.section("mixer", about, arms)) for arms in ({"conv": slow}, {"conv": fast}, other)]
+    assert ["images/s" in table for table in tables] == [True, True, False]
 
 
 def test_the_page_says_what_views_add(tmp_path):
