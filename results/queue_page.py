@@ -26,8 +26,8 @@ def summary(rows: list[dict[str, str]]) -> dict[str, Any]:
     """Figures of one arm over its seeds."""
     values = [100 * float(row["val_top1"]) for row in rows]
     tests = [100 * float(row["test_top1"]) for row in rows if row.get("test_top1")]
-    mmacs, minutes = float(rows[0]["mmacs"]), [float(row["minutes"]) for row in rows]
-    images = statistics.mean(float(row["images_per_second"]) * 60 * float(row["minutes"]) for row in rows)
+    mmacs, images = float(rows[0]["mmacs"]), int(rows[0]["images"])
+    cpus = {json.loads(row["environment"])["cpu"] for row in rows}
     judged = tests or values
     return {
         "judged": dict(zip((row["seed"] for row in rows), judged, strict=True)),
@@ -38,10 +38,12 @@ def summary(rows: list[dict[str, str]]) -> dict[str, Any]:
         "seeds": len(values),
         "parameters": int(rows[0]["parameters"]),
         "mmacs": mmacs,
+        "images": images,
         "petaflops": 6 * mmacs * 1e6 * images / 1e15,  # forward and twice as much backward, two for each MAC
         "test": spread(tests) if tests else "",
         "rate": statistics.median(float(row["images_per_second"]) for row in rows),
-        "minutes": statistics.mean(minutes),
+        "cpus": cpus,
+        "minutes": statistics.mean(float(row["minutes"]) for row in rows),
         "curves": [json.loads(row["curve"]) for row in rows if row.get("curve")],
     }
 
@@ -53,7 +55,7 @@ def spread(values: list[float]) -> str:
 
 
 def verdicts(arms: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """For each arm: best, tie (and the cheaper of those: chosen), worse; nothing for an arm of one seed.
+    """For each arm: best, tie (and the one of those that is cheaper than all others), worse; nothing with one seed.
 
     Two arms are compared on the seeds that both have: more seeds of one than of the other would widen its range only.
     """
@@ -76,20 +78,21 @@ def verdicts(arms: dict[str, dict[str, Any]]) -> dict[str, str]:
         return mean(top, shared) - mean(name, shared) < max(width(name, shared), width(top, shared))
 
     equal = [name for name in several if name == top or ties(name)]
-    cheapest = min(equal, key=lambda name: arms[name]["mmacs"])
     words = {name: "tie" if name in equal else "worse" if name in several else "" for name in arms}
     words[top] = "best"
-    words[cheapest] = words[cheapest] + ", cheapest of these" if len(equal) > 1 else words[cheapest]
+    cheapest, *others = sorted(equal, key=lambda name: arms[name]["mmacs"])
+    if others and arms[cheapest]["mmacs"] < arms[others[0]]["mmacs"]:
+        words[cheapest] += ", cheapest of these"
     return words
 
 
 def at_rate(found: dict[str, Any], rate: float | None) -> dict[str, Any]:
-    """A summary as if it had been trained at that many images/s; with no rate at all if that was not measured."""
+    """A summary as if its steps had been made at that many images/s; with no rate at all if that was not measured."""
     if rate is None:
         return found | {"rate": None}
-    slower = found["rate"] / rate
-    curves = [[[minutes * slower, accuracy] for minutes, accuracy in curve] for curve in found["curves"]]
-    return found | {"rate": rate, "minutes": found["minutes"] * slower, "curves": curves}
+    minutes = found["images"] / rate / 60
+    curves = [[[minutes * at / curve[-1][0], value] for at, value in curve] for curve in found["curves"]]
+    return found | {"rate": rate, "minutes": minutes, "curves": curves}
 
 
 def results(
@@ -108,9 +111,18 @@ def results(
     for row in valid(queue, rows):
         by_args.setdefault(row["model_args"], []).append(row)
     found: dict[str, dict[str, dict[str, Any]]] = {}
+
+    def seeds(about: dict[str, Any]) -> list[int]:
+        return about.get("seeds", queue["seeds"])
+
     for group, about in queue["groups"].items():
-        args = {arm: arguments(queue, about, changes) for arm, changes in about["arms"].items()}
-        found[group] = {arm: summary(by_args[key]) for arm, key in args.items() if key in by_args}
+        found[group] = {}
+        for arm, changes in about["arms"].items():
+            kept = [
+                row for row in by_args.get(arguments(queue, about, changes), []) if int(row["seed"]) in seeds(about)
+            ]
+            if kept:
+                found[group][arm] = summary(kept)
         if speed:
             found[group] = {arm: at_rate(r, rates.get((group, arm))) for arm, r in found[group].items()}
     return found
@@ -127,7 +139,8 @@ def section(group: str, about: dict[str, Any], arms: dict[str, dict[str, Any]]) 
     own = {"Data": about.get("data"), "Base": listed(about.get("base")), "Recipe": listed(about.get("recipe"))}
     lines += [f"{what} of this group: {text}.\n" for what, text in own.items() if text]
     tested = any(r["test"] for r in arms.values())
-    timed = all(r["rate"] for r in arms.values())
+    one_machine = len(set[str]().union(*(r["cpus"] for r in arms.values()))) < 2
+    timed = one_machine and all(r["rate"] for r in arms.values())
     head = ["arm", "parameters", "MMACs", "validation", *(["test"] if tested else []), "seeds"]
     head += [*(["images/s"] if timed else []), "PFLOP"]
     lines += ["| " + " | ".join([*head, "verdict"]) + " |", "|---" * (len(head) + 1) + "|"]
@@ -156,15 +169,11 @@ def speeds(rows: list[dict[str, str]]) -> list[str]:
     first, train = rows[0], next(row for row in rows if row["mode"] == "train")
     head = [f"batch {first['batch']}, one core", "inference, images/s", f"times {first['arm']}'s"]
     head += ["training, images/s", f"times {first['arm']}'s"]
-    where = f"{first['cpu']}, {first['date'][:10]}; inference in fp32, training in {train_dtype(train)}"
+    where = f"{first['cpu']}, {first['date'][:10]}; inference in fp32, a training step as the arm's recipe has it"
+    where += f", in {train['precision']}"
     lines = [f"Side by side in one process, taking turns (medians, quartiles of the ratio; {where}):", ""]
     lines += ["| " + " | ".join(head) + " |", "|---|" + "---:|" * 4]
     return lines + ["| " + " | ".join(row) + " |" for row in cells.values()] + [""]
-
-
-def train_dtype(row: dict[str, str]) -> str:
-    """From the name that `supertoken benchmark` gives a contestant."""
-    return row["model"].partition("dtype=")[2].partition(",")[0] or "fp32"
 
 
 def views(rows: list[dict[str, str]]) -> list[str]:
@@ -180,7 +189,8 @@ def views(rows: list[dict[str, str]]) -> list[str]:
         "What does the mean over several views of an image add, when it is asked for an answer?",
         "",
     ]
-    head = ["views", f"mean of {len(runs)} runs above", "against one view (lowest to highest)"]
+    arms = " and ".join(dict.fromkeys(row["arm"].partition(": ")[2] for row in runs))
+    head = ["views", f"mean of {len(runs)} runs ({arms})", "against one view (lowest to highest)"]
     head += [f"{row['arm']}, {row['images']} validation images" for row in shipped]
     lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for key, name in names.items():

@@ -3,48 +3,73 @@
 python results/queue_speed.py peers "half the parameters, twice the speed" ...
 
 The rows go to speed.csv beside the queue, those of a group that was there before are replaced, and queue_page.py shows
-them. Inference is in fp32, a training step in the precision and with the batch of the queue's recipe.
+them. A training step is the one that the arm's recipe made (its optimizer, precision, batch and layout in memory),
+without loading and augmentation; inference is in fp32.
 """
 
 import argparse
 import csv
 import json
-import tempfile
-from pathlib import Path
+import statistics
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
+import torch
 import yaml
-from rich.console import Console
-from run_queue import HERE, arguments, read_rows, register
+from run_queue import HERE, arguments, commit, read_rows, register, spec_of
 
-from supertoken.benchmarking.plan import Contestant, Plan
-from supertoken.benchmarking.report import write_rows
-from supertoken.benchmarking.table import benchmark
+from supertoken.benchmarking.measure import take_turns
+from supertoken.benchmarking.report import quartiles
 from supertoken.cpu import keep_freed_memory
+from supertoken.run_folder import environment
+from supertoken.training.defaults import random_images, training_step
+from supertoken.training.recipe import Recipe
+from supertoken.training.setup import build, to_train
+
+CPU, CLASSES = torch.device("cpu"), 10
+ROUNDS, SECONDS = 15, 1.0
 
 
-def measured(queue: dict[str, Any], group: str) -> list[dict[str, str]]:
-    """Rows of `supertoken benchmark` for every arm of a group, in inference and in training."""
+def call_of(recipe: Recipe, mode: str) -> Callable[[], Any]:
+    """One training step or one inference of a batch."""
+    torch.manual_seed(0)
+    model = build(recipe, CLASSES)
+    to_train(model, recipe, CPU)
+    if mode == "train":
+        return training_step(model.train(), recipe, CPU, CLASSES)
+    model.eval()
+    images = random_images(recipe, CPU)
+
+    def infer() -> None:
+        with torch.inference_mode():
+            model(images)
+
+    return infer
+
+
+def measured(queue: dict[str, Any], group: str) -> list[dict[str, Any]]:
+    """Rows of every arm of a group, in inference and in training."""
     about = queue["groups"][group]
-    recipe = queue["recipe"] | about.get("recipe", {})
-    found = []
-    for mode, dtype in (("inference", "fp32"), ("train", recipe["precision"])):
-        rivals = []
-        for changes in about["arms"].values():
-            args = json.loads(arguments(queue, about, changes))
-            args = {key: value for key, value in args.items() if key not in ("recipe", "data")} | {"num_classes": 10}
-            model = args.pop("model", queue["recipe"]["model"])
-            args |= {"img_size": recipe["img_size"]} if model.startswith("stt_") else {}
-            rivals.append(Contestant(model, dtype=dtype, args=tuple(sorted(args.items()))))
-        batch = recipe["batch_size"]
-        plan = Plan(mode=mode, batch_size=batch, img_size=[recipe["img_size"]], dtype=dtype, threads=1, memory=False)
-        rows = [row for part in benchmark(rivals, plan, Console()) for row in part]
-        with tempfile.TemporaryDirectory() as folder:
-            write_rows(Path(folder) / "rows.csv", rows)
-            texts = read_rows(Path(folder) / "rows.csv")
-        for arm, text in zip(about["arms"], texts, strict=True):
-            found.append({"group": group, "arm": arm} | text)
-            print(f"{arm}, {mode}: {text['images_per_second']} images/s, {text['ratio']} times the first's", flush=True)
+    args = {arm: arguments(queue, about, changes) for arm, changes in about["arms"].items()}
+    recipes = {arm: Recipe(**spec_of(queue, text)[0]) for arm, text in args.items()}
+    here = {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"), "commit": commit(), **environment()}
+    found: list[dict[str, Any]] = []
+    for mode in ("inference", "train"):
+        calls = {arm: call_of(recipe, mode) for arm, recipe in recipes.items()}
+        times, errors = take_turns(calls, rounds=ROUNDS, seconds=SECONDS)
+        if errors:
+            raise SystemExit(f"{group}: {errors}")
+        first = next(iter(times.values()))
+        for arm, seconds in times.items():
+            row: dict[str, Any] = {"group": group, "arm": arm, "model_args": args[arm], "mode": mode}
+            row |= {"precision": recipes[arm].precision if mode == "train" else "fp32"}
+            row |= {"batch": recipes[arm].batch_size}
+            row |= {"images_per_second": (recipes[arm].batch_size or 0) / statistics.median(seconds)}
+            ratios = quartiles([a / b for a, b in zip(first, seconds, strict=True)])
+            row |= dict(zip(("ratio_q1", "ratio", "ratio_q3"), ratios, strict=True))
+            found.append(row | {"seconds": json.dumps([round(value, 5) for value in seconds])} | here)
+            print(f"{arm}, {mode}: {row['images_per_second']:.0f} images/s, {row['ratio']:.2f} times", flush=True)
     return found
 
 
@@ -57,12 +82,13 @@ def main() -> None:
     folder = HERE / args.queue
     queue = yaml.safe_load((folder / "queue.yaml").read_text())
     keep_freed_memory()
+    torch.set_num_threads(1)
     register(folder)
     for group in args.groups:
         path = folder / "speed.csv"
         rows = [row for row in read_rows(path) if row["group"] != group] + measured(queue, group)
         with open(path, "w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
+            writer = csv.DictWriter(file, list(rows[-1]))
             writer.writeheader()
             writer.writerows(rows)
 

@@ -22,6 +22,7 @@ import importlib.util
 import json
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -75,6 +76,13 @@ def jobs(queue: dict[str, Any]) -> list[dict[str, Any]]:
 def recipe_of(queue: dict[str, Any], model_args: str) -> str:
     """All of an arm's recipe, as JSON."""
     return json.dumps(queue["recipe"] | json.loads(model_args).get("recipe", {}), sort_keys=True)
+
+
+def spec_of(queue: dict[str, Any], model_args: str) -> tuple[dict[str, Any], str]:
+    """An arm's arguments of Recipe, with the model's among them, and the name of its data."""
+    args = json.loads(model_args)
+    recipe, data = queue["recipe"] | args.pop("recipe", {}), args.pop("data", queue["data"])
+    return recipe | {"model": args.pop("model", recipe["model"]), "model_args": args}, data
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -140,11 +148,8 @@ def run(job: dict[str, Any], queue: dict[str, Any], data: Path, work: Path) -> d
         resume(folder)
     else:
         shutil.rmtree(folder, ignore_errors=True)
-        args = json.loads(job["model_args"])
-        recipe = queue["recipe"] | args.pop("recipe", {})
-        recipe["model"] = args.pop("model", recipe["model"])
-        seen = view(queue, args.pop("data", queue["data"]), data, work)
-        train(Recipe(**recipe, model_args=args, data=str(seen), out=str(folder), seed=job["seed"]))
+        recipe, name = spec_of(queue, job["model_args"])
+        train(Recipe(**recipe, data=str(view(queue, name, data, work)), out=str(folder), seed=job["seed"]))
     return job | figures(folder) | {"recipe": recipe_of(queue, job["model_args"])}
 
 
@@ -162,6 +167,7 @@ def figures(folder: Path) -> dict[str, Any]:
         "parameters": cost.parameters,
         "mmacs": round(cost.macs / 1e6, 2),
         "epochs": recipe.epochs,
+        "images": int(last["step"]) * (recipe.batch_size or 0),
         "val_top1": found["validation"]["top1"],
         "val_loss": found["validation"]["loss"],
         "images_per_second": last["images_per_second"],
@@ -169,8 +175,14 @@ def figures(folder: Path) -> dict[str, Any]:
         **({"test_top1": found["test"]["top1"]} if "test" in found else {}),
         "curve": json.dumps([[round(row["minutes"], 2), round(row["val_top1"], 4)] for row in metrics]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
-        "environment": json.dumps(environment()),
+        "environment": json.dumps(environment() | {"commit": commit()}),
     }
+
+
+def commit() -> str:
+    """Of the code that ran; ends in -dirty if it had been changed since."""
+    found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True)
+    return found.stdout.strip()
 
 
 def keep(path: Path, row: dict[str, Any]) -> None:
@@ -208,7 +220,7 @@ def main() -> None:
     keep_freed_memory()
     register(folder)
     for job in todo:  # what is missing is said before the first hour
-        view(queue, json.loads(job["model_args"]).get("data", queue["data"]), args.data, args.work)
+        view(queue, spec_of(queue, job["model_args"])[1], args.data, args.work)
     started = time.monotonic()
     for number, job in enumerate(todo):
         spent = [float(row["minutes"]) for row in read_rows(rows)]

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from supertoken.model.summary import changed
 from supertoken.training.recipe import Recipe
+from supertoken.training.report import read_metrics
 
 HERE = Path(__file__).parent
 WEIGHTS = HERE.parent / "src" / "supertoken" / "weights"
@@ -50,7 +51,8 @@ Images are made {size} x {size} pixels. The weights are in half precision and ar
 |---|---:|---:|---:|
 {accuracy}
 
-{views}Trained for {minutes:.0f} minutes ({epochs:.1f} epochs) on {cores} cores of {cpu}, with this recipe:
+{views}Trained for {minutes:.1f} minutes ({epochs:.1f} epochs) on {cores} cores of {cpu}; the weights are those after
+{best:.1f} epochs, best on validation. The recipe:
 
 ```yaml
 {recipe}
@@ -71,8 +73,8 @@ def card(run: Path, name: str) -> str:
             recipe[field] = Path(recipe[field]).name
     parts = json.loads((run / "evaluation.json").read_text())
     config = json.loads((run / "model" / "config.json").read_text())
-    metrics = (run / "metrics.csv").read_text().splitlines()
-    last = dict(zip(metrics[0].split(","), metrics[-1].split(","), strict=True))
+    metrics = read_metrics(run / "metrics.csv")
+    best = max(metrics, key=lambda row: (row["val_top1"], -row["val_loss"]))
     machine = json.loads((run / "environment.json").read_text())
     rows = [
         f"| {part} | {f['images']:,} | {100 * f['top1']:.2f} % | {100 * f['calibration_error']:.1f} % |"
@@ -84,9 +86,10 @@ def card(run: Path, name: str) -> str:
         size=config["pretrained_cfg"]["input_size"][-1],
         accuracy="\n".join(rows),
         views=VIEWS.get(recipe.get("tta"), ""),
-        minutes=float(last["minutes"]),
-        epochs=float(last["epoch"]),
-        cores=machine["cores"],
+        minutes=metrics[-1]["minutes"],
+        epochs=metrics[-1]["epoch"],
+        best=best["epoch"],
+        cores=machine["threads"] * machine.get("processes", 1),
         cpu=machine["cpu"],
         recipe=yaml.safe_dump(recipe, sort_keys=False).strip(),
         about=(HERE / "cards" / f"{name.partition('.')[2]}.md").read_text().strip(),
@@ -114,6 +117,7 @@ def ship(run: Path, name: str, weights: Path = WEIGHTS) -> Path:
     (folder / "model.safetensors").chmod(0o644)
     config = json.loads((run / "model" / "config.json").read_text())
     config["supertoken"]["data"] = Path(config["supertoken"]["data"]).name
+    config["supertoken"]["data_license"] = "see README.md, Terms of the data"
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (folder / "README.md").write_text(text)
     return folder

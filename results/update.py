@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from supertoken.model.summary import changed
+from supertoken.training.report import read_metrics
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -58,12 +59,13 @@ def table() -> str:
         recipe = yaml.safe_load((folders[0] / "recipe.yaml").read_text())
         figures = [json.loads((folder / "evaluation.json").read_text()) for folder in folders]
         part = "test" if "test" in figures[0] else "validation"
-        metrics = [(folder / "metrics.csv").read_text().splitlines()[-1].split(",") for folder in folders]
-        minutes = statistics.mean(float(row[-1]) for row in metrics)
+        metrics = [read_metrics(folder / "metrics.csv")[-1] for folder in folders]
+        minutes, epochs = (statistics.mean(row[name] for row in metrics) for name in ("minutes", "epoch"))
         machine = json.loads((folders[0] / "environment.json").read_text())
         link = f"[{name}](results/runs/{folders[0].name})"
-        training = f"{minutes:.1f} min, {float(metrics[0][1]):.1f} epochs"
-        where = f"{machine['cores']} cores, {machine['cpu']}"
+        training = f"{minutes:.1f} min, {epochs:.1f} epochs"
+        cores = machine["threads"] * machine.get("processes", 1)
+        where = f"{cores} core{'s' if cores > 1 else ''}, {machine['cpu']}"
         values = [f[part]["top1"] for f in figures]
         given = changed(recipe["model"], recipe["model_args"])
         args = f" ({', '.join(f'{key} {value}' for key, value in given.items())})" if given else ""

@@ -7,11 +7,10 @@ The rows go to views.csv beside the queue, anew for every run whose folder is th
 
 import argparse
 import csv
-import json
 from pathlib import Path
 
 import yaml
-from run_queue import HERE, folder_of, jobs, read_rows, register, valid, view
+from run_queue import HERE, folder_of, jobs, read_rows, register, spec_of, valid, view
 
 from supertoken.cpu import keep_freed_memory
 from supertoken.data.sources import open_splits
@@ -54,8 +53,7 @@ def main() -> None:
         if args.arms is not None and job["arm"] not in args.arms:
             continue
         if (job["model_args"], job["seed"]) in done and run.is_dir():
-            data = json.loads(job["model_args"]).get("data", queue["data"])
-            models[f"{job['group']}: {job['arm']}", str(job["seed"])] = run, data
+            models[f"{job['group']}: {job['arm']}", str(job["seed"])] = run, spec_of(queue, job["model_args"])[1]
     for (arm, seed), (model, data) in models.items():
         rows[arm, seed] = {"arm": arm, "seed": seed} | measured(model, view(queue, data, args.data, args.work))
         print(rows[arm, seed], flush=True)

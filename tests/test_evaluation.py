@@ -12,7 +12,7 @@ from supertoken.cli import main
 from supertoken.data.augmentation import normalize
 from supertoken.data.loading import Preprocess
 from supertoken.data.sources import open_splits
-from supertoken.evaluation import EvaluationError, open_part
+from supertoken.evaluation import EvaluationError, evaluate, open_part
 from supertoken.prediction import Predictor
 from supertoken.run_folder import load_model, save_model
 from supertoken.training.loop import train
@@ -108,3 +108,23 @@ def test_the_command_measures_a_new_folder_whole_even_of_one_class(trained, tmp_
     assert figures["images"] == 5
     printed = capsys.readouterr().out.replace("\n", "")
     assert "dogs (all): 5 images" in printed and "without images here: cat, emu" in printed
+
+
+def test_one_label_and_several_are_not_mixed_up(trained, about, tmp_path):
+    folder = tmp_path / "several"
+    shutil.copytree(tmp_path / "data" / "cat", folder)
+    lines = [f"{path.name},cat|dog" for path in sorted(folder.glob("*.png"))]
+    (folder / "labels.csv").write_text("\n".join(["file,labels", *lines]))
+    source, _ = open_part(str(folder), None, about)
+    model = load_model(trained)
+    with pytest.raises(EvaluationError, match="several labels for each image, and the model was trained for one"):
+        evaluate(Predictor(model), source, progress=False)
+    model.about["multi_label"] = True
+    with pytest.raises(EvaluationError, match="one label for each image, and the model was trained for several"):
+        evaluate(Predictor(model), open_part(about["data"], None, about)[0], progress=False)
+
+
+def test_names_in_brackets_are_shown_as_they_are(trained, about, tmp_path, capsys):
+    (tmp_path / "data").rename(tmp_path / "[new] [/y]")
+    main(["evaluate", "--model", str(trained), "--data", str(tmp_path / "[new] [/y]"), "--out", str(tmp_path)])
+    assert "[new] [/y]" in capsys.readouterr().out.replace("\n", "")

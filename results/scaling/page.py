@@ -58,7 +58,7 @@ def main() -> None:
         rate = GPUS * PEAK * SHARE / (6 * macs)
         days.append([
             name, f"{macs / 1e9:.1f}", f"{rate:,.0f}", f"{rate * IMAGE_BYTES / 1e6:,.0f} MB/s",
-            f"{IMAGES * EPOCHS / rate / 86400:.1f}",
+            f"{IMAGES * EPOCHS / rate / 86400:.2f}",
         ])  # fmt: skip
         fixed, moving = 12 * parameters / 1e9, BATCH * kept / 2 / 1e9
         memory.append([name, f"{fixed:.1f}", f"{moving:.1f}", f"{fixed + moving:.1f}", f"{fixed / GPUS + moving:.1f}"])

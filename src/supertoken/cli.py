@@ -120,7 +120,7 @@ def run_evaluate(argv: Sequence[str]) -> None:
     from .training.report import draw_confusion
 
     parser = Parser(prog="supertoken evaluate", description="Measure a trained model on labelled images.")
-    parser.add_argument("--model", type=str, required=True, help="Run folder")
+    parser.add_argument("--model", type=str, required=True, help="Run folder, or a model that comes with the package")
     parser.add_argument("--data", type=str, default=None, help="Images, as in training; those of the run")
     # with a type beside them, jsonargparse's help would show the function that checks the choices
     parser.add_argument("--split", choices=["val", "test", "train"], help="Part of it; test, or else val, or else all")
@@ -163,11 +163,11 @@ def print_evaluation(result, title: str, multi_label: bool) -> None:
     line += f", F1 {100 * result.f1:.2f} %" if result.f1 is not None else ""
     if result.calibration_error is not None:
         line += f", expected calibration error {100 * result.calibration_error:.2f} %"
-    console.print(line + f", loss {result.loss:.4f}", highlight=False)
+    console.print(line + f", loss {result.loss:.4f}", highlight=False, markup=False)
     for text in result.left_out:
         console.print(f"left out: {text}", highlight=False, markup=False)
     if result.missing_classes:
-        console.print(f"without images here: {', '.join(result.missing_classes)}", highlight=False)
+        console.print(f"without images here: {', '.join(result.missing_classes)}", highlight=False, markup=False)
     wide = bool(result.confusion) and len(result.classes) <= 12
     table = Table(
         "class", "%", *(map(escape, result.classes) if wide else []), title="rows: true class" if wide else None
@@ -187,7 +187,7 @@ def run_predict(argv: Sequence[str]) -> None:
     parser = Parser(prog="supertoken predict", description="Say what is on images.")
     parser.add_argument("images", type=str, nargs="+", help="Files, or folders of them")
     parser.add_argument(
-        "--model", type=str, default=None, help="Run folder; the best model that comes with the package"
+        "--model", type=str, default=None, help="Run folder, or a model that comes with the package; the best of those"
     )
     parser.add_argument("--json", action="store_true", help="A line of JSON for each image")
     parser.add_argument("--img_size", type=PositiveInt, default=None, help=SIDE)
@@ -227,7 +227,7 @@ def run_check_data(argv: Sequence[str]) -> None:
 
     parser = Parser(prog="supertoken check-data", description="Decode a data set and name what is wrong with it.")
     parser.add_argument("data", type=str, help="Images, as for training")
-    parser.add_argument("--workers", type=int, default=None, help="Decoders at once; one for each core")
+    parser.add_argument("--workers", type=PositiveInt, default=None, help="Decoders at once; one for each core")
     args = parser.parse_args(list(argv))
     report = check_data(args.data, workers=args.workers)
     if report.fatal:
@@ -358,7 +358,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except expected_errors() as error:
         if debug:
             raise
-        fail(str(error), FAILED)
+        fail(str(error).strip().splitlines()[-1], FAILED)  # a worker's error begins with its traceback
     except RuntimeError as error:
         if debug or not any(words in str(error) for words in ("out of memory", "not enough memory", "can't allocate")):
             raise

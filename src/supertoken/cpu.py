@@ -28,8 +28,8 @@ def keep_freed_memory() -> bool:
 def write_out_attention(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """Has timm's attention layers multiply matrices instead of calling torch's fused kernel, where that trains faster.
 
-    In bf16 on a CPU its backward pass takes four to ten times as long as the products written out (torch 2.14); a
-    whole training step of stt_micro took one and a half times as long, one of a plain ViT 1.8 times.
+    In bf16 on a CPU its backward pass takes several times as long as the products written out (torch 2.14; the slow
+    test of it measures both).
 
     Args:
         model: What will be trained.

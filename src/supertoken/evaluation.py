@@ -184,8 +184,12 @@ def evaluate(
         gather: Takes this process's answers and returns those of all.
 
     Raises:
-        EvaluationError: A damaged image (unless left out), no image at all, or a class the model does not know.
+        EvaluationError: A damaged image (unless left out), no image at all, a class the model does not know, or several
+            labels for each image where the model gives one, or the other way round.
     """
+    if source.multi_label != predictor.trained.multi_label:
+        of_data, of_model = ("several labels", "one") if source.multi_label else ("one label", "several")
+        raise EvaluationError(f"the data has {of_data} for each image, and the model was trained for {of_model}")
     classes = predictor.trained.classes
     targets = torch.as_tensor(known_targets(source, classes))
     if batches is None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from timm.data import resolve_data_config
 from timm.models import save_for_hf
 from torch import nn
@@ -152,7 +153,12 @@ def load_model(path: str | Path, img_size: int | None = None) -> TrainedModel:
     if not (folder / "config.json").exists() or not (folder / "model.safetensors").exists():
         hint = "" if not (folder / "checkpoints").exists() else f"; go on training with --resume {path}"
         raise RunFolderError(f"{path}: no trained model in it (model/config.json and model/model.safetensors){hint}")
-    content = json.loads((folder / "config.json").read_text())
+    try:
+        content = json.loads((folder / "config.json").read_text())
+    except ValueError as error:
+        raise RunFolderError(f"{path}: its config.json is damaged ({error})") from None
+    if not timm.is_model(content.get("architecture", "")):
+        raise RunFolderError(f"{path}: holds a {content.get('architecture')}, which this version does not know")
     # only models that were built for a size are built for another one
     sized: dict[str, Any] = (
         {"img_size": img_size} if img_size is not None and "img_size" in content.get("model_args", {}) else {}
@@ -165,10 +171,17 @@ def load_model(path: str | Path, img_size: int | None = None) -> TrainedModel:
         raise RunFolderError(
             f"{path}: its weights do not fit the {content.get('architecture')} of this version: {OLDER}"
         ) from error
+    except (TypeError, ValueError, SafetensorError) as error:
+        raise RunFolderError(f"{path}: cannot be read by this version: {str(error).splitlines()[0]}") from error
+    classes = list(content.get("label_names") or content["pretrained_cfg"].get("label_names") or [])
+    if len(classes) != model.num_classes:
+        raise RunFolderError(
+            f"{path}: {len(classes)} names for {model.num_classes} classes: write them into label_names of config.json"
+        )
     data_config = resolve_data_config({}, pretrained_cfg=content["pretrained_cfg"])
     return TrainedModel(
         model=model.eval(),
-        classes=list(content.get("label_names") or content["pretrained_cfg"].get("label_names") or []),
+        classes=classes,
         data_config=data_config | ({} if img_size is None else {"input_size": (3, img_size, img_size)}),
         about=content.get("supertoken", {}),
         path=folder,

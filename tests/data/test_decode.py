@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from supertoken.data.decode import BadImage, decode
 
@@ -135,3 +135,11 @@ def test_random_bytes_never_raise_anything_else(noise, cut):
             assert decode(data, "x").mode == "RGB"
         except BadImage:
             pass
+
+
+def test_odd_metadata_are_no_damage():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    exif[0x010E] = TiffImagePlugin.IFDRational(1, 2)  # a description that is no text
+    data = bytearray(encoded(Image.fromarray(np.zeros((4, 8, 3), np.uint8)), "JPEG", exif=exif.tobytes()))
+    assert decode(bytes(data), "a.jpg").size == (4, 8)

@@ -1,13 +1,15 @@
 import gzip
 import io
+import os
 import struct
+import sys
 import tarfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from supertoken.data.sources import DataError, open_splits
+from supertoken.data.sources import DataError, fingerprint, open_splits
 from tests.data.test_decode import encoded
 from tests.training.conftest import make_folder
 
@@ -138,3 +140,43 @@ def test_hugging_face_takes_a_local_folder_that_was_not_saved_by_it(tmp_path, mo
 def test_a_shard_without_labels_is_one_line(tmp_path, content):
     write_tar(tmp_path / "train-0.tar", {"a.png": PIXELS, "a.json": content.encode()})
     refused(f"wds/{tmp_path / 'train-0.tar'}", "a has no .cls")
+
+
+def test_a_table_as_excel_saves_it_is_read(tmp_path):
+    write_labelled(tmp_path / "data", "\ufefffile,labels\n0.png,cat\n1.png,dog\n2.png,cat|dog\n3.png,\n")
+    assert open_splits(str(tmp_path / "data")).train.classes == ["cat", "dog"]
+
+
+def test_tables_and_lists_of_classes_in_another_encoding_are_one_line(tmp_path):
+    write_labelled(tmp_path / "data", "")
+    (tmp_path / "data" / "labels.csv").write_bytes("file,labels\n0.png,Käfer\n".encode("cp1252"))
+    refused(tmp_path / "data", "labels.csv: not in UTF-8")
+    shard = write_tar(tmp_path / "wds" / "a.tar", {"0.png": PIXELS, "0.cls": b"0", "1.png": PIXELS, "1.cls": b"1"})
+    (shard.parent / "classes.txt").write_bytes("Käfer\nAmeise\n".encode("cp1252"))
+    refused(f"wds/{shard}", "a shard or its classes.txt cannot be read")
+    refused(f"wds/{tmp_path}/a-{{000..010.tar", "Unbalanced")
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="there all names are text")
+def test_names_that_are_no_text_are_shown_escaped(tmp_path):
+    folder = make_folder(tmp_path / "data")
+    (folder / "cat" / "000.png").rename(os.fsencode(folder / "cat") + b"/caf\xe9.png")
+    splits = open_splits(str(folder), val_fraction=0)
+    assert sum(splits.train.name(i).endswith("caf\\xe9.png") for i in range(len(splits.train))) == 1
+    assert len(fingerprint(splits.train)) == 16 and splits.train.image(0).size
+    (folder / "cat").rename(os.fsencode(folder) + b"/caf\xe9")
+    refused(folder, "not in UTF-8: rename its folder")
+
+
+def test_an_interrupted_download_is_taken_up_again(tmp_path, monkeypatch):
+    asked = []
+
+    def create_dataset(name, root, split, download):
+        asked.append((split, download))
+        if not download and len(asked) < 2:
+            raise RuntimeError("Dataset not found or corrupted.")
+        return [(Image.new("RGB", (4, 4)), i % 2) for i in range(8)]
+
+    monkeypatch.setattr("timm.data.create_dataset", create_dataset)
+    assert len(open_splits(f"torch/cifar10:{tmp_path}").test) == 8  # the folder is there already
+    assert asked == [("train", False), ("train", True), ("validation", False)]

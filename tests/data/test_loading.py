@@ -1,13 +1,25 @@
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supertoken.data.augmentation import GROUP, BatchAugmentation, Crop, normalize, sample_generator, seed_step
-from supertoken.data.loading import Keep, StepBatches, TrainImages, train_loader
+from supertoken.data.decode import BadImage
+from supertoken.data.loading import (
+    Keep,
+    Preprocess,
+    StepBatches,
+    TrainImages,
+    _stacked,
+    eval_batches,
+    free_memory,
+    train_loader,
+)
 from supertoken.data.sources import open_splits
 from tests.training.conftest import make_folder
 
@@ -130,3 +142,47 @@ def test_normalisation_is_the_plain_formula():
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
     expected = (images / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     torch.testing.assert_close(normalize(images, mean, std), expected)
+
+
+def test_an_image_drawn_twice_in_an_epoch_is_cropped_anew():
+    weights = np.array([1 / 90] * 90 + [1 / 10] * 10)
+    batches = [list(islice(StepBatches(100, 50, seed=0, first=first, weights=weights), 4)) for first in (0, 1)]
+    assert len(set(keys(batches[0]))) == 200 and batches[0][1:] == batches[1][:3]
+    parts = [StepBatches(100, 50, seed=0, first=0, weights=weights, part=slice(i, i + 25)) for i in (0, 25)]
+    assert [sum(batch, []) for batch in zip(*(islice(part, 4) for part in parts), strict=True)] == batches[0]
+
+
+def test_batches_of_evaluation_are_whole_tensors_with_the_places_of_the_images(tmp_path):
+    folder = make_folder(tmp_path / "data", per_class=10)
+    source = open_splits(str(folder), val_fraction=0).train
+    bad = [3, 4, 5, 17]
+    for i in bad:
+        path = Path(source.name(i))
+        path.write_bytes(path.read_bytes()[:100])
+    preprocess = Preprocess(
+        {"input_size": (3, 16, 16), "interpolation": "bicubic", "crop_pct": 1, "crop_mode": "center"}
+    )
+    for workers in (0, 2):
+        found = list(eval_batches(source, preprocess, 3, workers))
+        assert sum((indices for _, indices, _ in found), []) == [i for i in range(20) if i not in bad]
+        assert sum((names for _, _, names in found), []) and sum(len(names) for _, _, names in found) == len(bad)
+        for images, indices, _ in found:
+            assert len(images) == len(indices)
+            assert all(torch.equal(x, preprocess(source.image(i))) for x, i in zip(images, indices, strict=True))
+
+
+def test_workers_hand_over_a_batch_by_one_descriptor():
+    """A list of images took one for each, and a machine of many cores ran out of them."""
+    images = [torch.zeros(3, 2, 2, dtype=torch.uint8)] * 3 + [BadImage("a", "damaged")]
+    stacked, places, bad, count = _stacked(images)
+    assert stacked.shape == (3, 3, 2, 2) and places == [0, 1, 2] and len(bad) == 1 and count == 4
+
+
+def test_memory_is_that_of_the_container(monkeypatch, tmp_path):
+    free = free_memory()
+    assert 0 < free <= psutil.virtual_memory().total
+    texts = {"memory.max": "5000", "memory.current": "1000"}
+    monkeypatch.setattr(Path, "read_text", lambda path: texts[path.name])
+    assert free_memory() == 4000
+    texts["memory.max"] = "max"
+    assert free_memory() > 4000

@@ -21,7 +21,8 @@ def test_meta_construction_then_init_is_complete():
     model.init_weights()
     reference = tiny()
     for (name, weight), (_, expected) in zip(model.state_dict().items(), reference.state_dict().items(), strict=True):
-        assert (weight.float().std(correction=0) - expected.float().std(correction=0)).abs() < 0.1, name
+        spread, wanted = weight.float().std(correction=0), expected.float().std(correction=0)
+        assert (spread - wanted).abs() <= 0.3 * wanted, (name, spread, wanted)
         assert not (weight == 7).all(), name
     assert model.eval()(images(16, 16)).isfinite().all()
 

@@ -294,12 +294,6 @@ def test_torch_script_gives_the_same():
         torch.testing.assert_close(scripted(x(side)), model(x(side)), rtol=1e-4, atol=1e-6)
 
 
-if __name__ == "__main__":
-    for variant in VARIANTS:
-        snapshot(variant).parent.mkdir(exist_ok=True)
-        snapshot(variant).write_text(json.dumps(shapes(variant), indent=0) + "\n")
-
-
 @pytest.mark.parametrize("size", [(32, 32), (20, 44)], ids=str)
 def test_final_features_of_intermediates_are_those_of_the_forward_pass_to_the_last_bit(size):
     torch.manual_seed(0)
@@ -308,3 +302,9 @@ def test_final_features_of_intermediates_are_those_of_the_forward_pass_to_the_la
         final, maps = model.forward_intermediates(x)
         assert torch.equal(final, model.forward_features(x))
         assert torch.equal(maps[-1], model.forward_intermediates(x, indices=1, intermediates_only=True)[0])
+
+
+if __name__ == "__main__":
+    for variant in VARIANTS:
+        snapshot(variant).parent.mkdir(exist_ok=True)
+        snapshot(variant).write_text(json.dumps(shapes(variant), indent=0) + "\n")

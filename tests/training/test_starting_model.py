@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
+from torch import nn
 
 from supertoken.run_folder import save_model
 from supertoken.training.recipe import Recipe, RecipeError
-from supertoken.training.starting_model import build, checkpoint_gradients, starting_model
+from supertoken.training.starting_model import build, checkpoint_gradients, freeze, starting_model
 
 CLASSES = ["bird", "cat"]
 MODELS = {
@@ -145,3 +146,19 @@ def test_preprocessing_of_the_tag_goes_with_the_weights(tmp_path):
     save_model(model, tmp_path, classes=CLASSES, data_config=config, about={})
     tuned, _ = starting_model(Recipe(init=str(tmp_path)), ["dog", "fish"])
     assert timm.data.resolve_data_config({}, model=tuned)["mean"] == config["mean"]
+
+
+@pytest.mark.parametrize("name", ["stt_nano", "convnext_atto", "deit_tiny_distilled_patch16_224"])
+def test_a_frozen_backbone_leaves_the_classifier_and_its_dropout(name):
+    model = timm.create_model(name, num_classes=2, drop_rate=0.5)
+    frozen = freeze(model, "backbone")
+    model.train()
+    for part in frozen:
+        part.eval()
+    heads = model.get_classifier()
+    heads = heads if isinstance(heads, tuple) else (heads,)
+    learned = {id(p) for head in heads for p in head.parameters()}
+    assert {id(p) for p in model.parameters() if p.requires_grad} == learned
+    assert any(isinstance(m, nn.Dropout) and m.p == 0.5 and m.training for m in model.modules())
+    norms = [m for m in model.modules() if isinstance(m, (nn.BatchNorm2d, nn.LayerNorm))]
+    assert norms and not any(norm.training for norm in norms)

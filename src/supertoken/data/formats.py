@@ -1,7 +1,6 @@
-"""The formats in which labelled images come: folder, archive, WebDataset shards, Hugging Face, torchvision, digits."""
+"""The formats of files in which labelled images come: folder, archive, table of labels, WebDataset shards."""
 
 import csv
-import io
 import json
 import os
 import re
@@ -14,14 +13,12 @@ from typing import Any
 
 import braceexpand
 import numpy as np
-from PIL import Image
 
-from .decode import IMAGE_ENDINGS, to_rgb
+from .decode import IMAGE_ENDINGS
+from .libraries import open_digits, open_hf, open_torchvision
 from .readers import FolderReader, MemoryReader, TarReader, ZipReader
-from .sources import DataError, Source, Subset, stratified_split
+from .sources import SPLIT_NAMES, DataError, Source
 
-SPLIT_NAMES = {name: name for name in ("train", "val", "test")}
-SPLIT_NAMES |= {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 ELSEWHERE = "elsewhere"  # images that are in no part or no class folder
 TAR_ERRORS = (tarfile.TarError, EOFError, zlib.error)
 LAYOUT = "expected CLASS/IMAGE, or train/CLASS/IMAGE with val and test beside train"
@@ -76,7 +73,7 @@ class Files(Source):
         self.reader, self.classes, self.targets = reader, classes, targets
 
     def name(self, i: int) -> str:
-        return self.reader.name(i)
+        return os.fsencode(self.reader.name(i)).decode(errors="backslashreplace")
 
     def read(self, i: int) -> bytes:
         return self.reader.read(i)
@@ -164,32 +161,33 @@ def _tar_index(path: Path) -> tuple[list[str], Callable[[list[Any]], Any], list[
 
 
 def _labelled_parts(root: Path, tables: dict[str, Path]) -> dict[str, Source]:
-    """Parts with a labels.csv (columns file, labels; several labels are separated by |)."""
+    """Parts with a labels.csv in each."""
     parts: dict[str, Source] = {}
-    rows: dict[str, list[tuple[str, list[str]]]] = {}
     for where, table in tables.items():
-        part = "train" if where == "." else SPLIT_NAMES.get(where.lower(), "")
-        if not part:
-            continue
-        with open(table, newline="") as file:
-            reader = csv.DictReader(file)
-            if not set(reader.fieldnames or ()) >= {"file", "labels"}:
-                raise DataError(f"{table}: the first line must be: file,labels")
-            # a line without a comma has no labels
-            rows[part] = [(row["file"], [s for s in (row["labels"] or "").split("|") if s]) for row in reader]
-    for part, entries in rows.items():
+        part = "train" if where == "." else SPLIT_NAMES[where.lower()]
+        entries, folder = _read_labels(table), table.parent
         classes = sorted({label for _, labels in entries for label in labels})
         targets = np.zeros((len(entries), len(classes)), dtype=np.float32)
         for i, (_, labels) in enumerate(entries):
             targets[i, [classes.index(label) for label in labels]] = 1
-        folder = next(
-            t.parent for w, t in tables.items() if ("train" if w == "." else SPLIT_NAMES.get(w.lower())) == part
-        )
-        missing = [name for name, _ in entries if not (folder / name).exists()]
+        missing = [name for name, _ in entries if not (folder / name).is_file()]
         if missing:
-            raise DataError(f"{folder / 'labels.csv'}: names a file that is not there: {missing[0]}")
+            raise DataError(f"{table}: names a file that is not there: {missing[0]}")
         parts[part] = Files(FolderReader(folder, [name for name, _ in entries]), classes, targets)
     return parts
+
+
+def _read_labels(table: Path) -> list[tuple[str, list[str]]]:
+    """Files and their labels, from a table with the columns file and labels (several labels are separated by |)."""
+    try:
+        with open(table, newline="", encoding="utf-8-sig") as file:  # Excel begins its files with a mark
+            reader = csv.DictReader(file)
+            if not set(reader.fieldnames or ()) >= {"file", "labels"}:
+                raise DataError(f"{table}: the first line must be: file,labels")
+            # a line without a comma has no labels
+            return [(row["file"] or "", [s for s in (row["labels"] or "").split("|") if s]) for row in reader]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{table}: not in UTF-8 ({error.reason} at byte {error.start}); save it so") from None
 
 
 def open_shards(spec: str) -> dict[str, Source]:
@@ -200,20 +198,25 @@ def open_shards(spec: str) -> dict[str, Source]:
             may begin with train, val or test.
     """
     path = Path(spec)
-    shards = [str(p) for p in sorted(path.glob("*.tar"))] if path.is_dir() else list(braceexpand.braceexpand(spec))
+    try:
+        shards = [str(p) for p in sorted(path.glob("*.tar"))] if path.is_dir() else list(braceexpand.braceexpand(spec))
+    except ValueError as error:
+        raise DataError(f"wds/{spec}: {error}") from None
     missing = [shard for shard in shards if not Path(shard).exists()]
     if missing or not shards:
         raise DataError(f"wds/{spec}: no such shard: {missing[0] if missing else path / '*.tar'}")
     listed = Path(shards[0]).parent / "classes.txt"
-    classes = [c for c in listed.read_text().split("\n") if c] if listed.exists() else None
     groups: dict[str, list[str]] = {}
     for shard in shards:
         word = re.match(r"[a-z]*", Path(shard).name.lower())
         groups.setdefault(SPLIT_NAMES.get(word.group() if word else "", "train"), []).append(shard)
     try:
+        classes = [c for c in listed.read_text("utf-8").split("\n") if c] if listed.exists() else None
         return {part: _shard_source(files, classes) for part, files in groups.items()}
     except (*TAR_ERRORS, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"wds/{spec}: a shard cannot be read ({str(error).splitlines()[0]})") from None
+        raise DataError(
+            f"wds/{spec}: a shard or its classes.txt cannot be read ({str(error).splitlines()[0]})"
+        ) from None
 
 
 def _shard_source(shards: list[str], classes: list[str] | None) -> Source:
@@ -253,148 +256,3 @@ def _shard_source(shards: list[str], classes: list[str] | None) -> Source:
         where = "/".join(members[unknown][:2])
         raise DataError(f"{where}: class {labels[unknown]} is not in classes.txt, which has {len(classes)} classes")
     return Files(TarReader(members), classes, np.array([number[label] for label in labels], dtype=np.int64))
-
-
-class HfSource(Source):
-    """A split of a Hugging Face dataset.
-
-    Args:
-        table: The split.
-        what: For messages.
-    """
-
-    def __init__(self, table: Any, what: str) -> None:
-        import datasets
-
-        features = table.features
-        image = next((n for n, f in features.items() if isinstance(f, datasets.Image)), None)
-        label = next((n for n in ("label", "labels", "fine_label", "class", "target") if n in features), None)
-        if image is None or label is None:
-            raise DataError(f"{what}: no column of images and labels; there are {', '.join(features)}")
-        self.table, self.what, self.column = table.cast_column(image, datasets.Image(decode=False)), what, image
-        self.rows = self.table.with_format("arrow")
-        kind, values = features[label], list(table[label])
-        empty = next((i for i, value in enumerate(values) if value is None), None)
-        if not values or empty is not None:
-            raise DataError(f"{what}: " + (f"row {empty} has no {label}" if values else "no images in it"))
-        names = getattr(kind, "names", None) or getattr(getattr(kind, "feature", None), "names", None)
-        if isinstance(values[0], (list, tuple)):
-            self.classes = list(names or sorted({str(v) for row in values for v in row}))
-            self.targets = np.zeros((len(values), len(self.classes)), dtype=np.float32)
-            for i, row in enumerate(values):
-                self.targets[i, [v if names else self.classes.index(str(v)) for v in row]] = 1
-        else:
-            self.classes = list(names or sorted({str(v) for v in values}))
-            numbers = values if names else [self.classes.index(str(v)) for v in values]
-            self.targets = np.array(numbers, dtype=np.int64)
-
-    def name(self, i: int) -> str:
-        # Arrow's row is a view: the image in it is not read
-        return self.rows[i].column(self.column)[0]["path"].as_py() or f"{self.what}/{i}"
-
-    def read(self, i: int) -> bytes:
-        cell = self.table[i][self.column]
-        return cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
-
-
-def open_hf(name: str) -> dict[str, Source]:
-    """A Hugging Face dataset: a folder from save_to_disk, or what datasets.load_dataset takes."""
-    try:
-        import datasets
-    except ImportError:
-        raise DataError(f"hfds/{name}: needs the extra hf: pip install 'supertoken[hf]'") from None
-    try:
-        saved = any((Path(name) / file).exists() for file in ("dataset_dict.json", "state.json"))
-        found = datasets.load_from_disk(name) if saved else datasets.load_dataset(name)
-    except Exception as error:
-        raise DataError(f"hfds/{name}: {str(error).splitlines()[0]}") from error
-    tables = found if isinstance(found, dict) else {"train": found}
-    known = {part: table for part, table in tables.items() if part in SPLIT_NAMES}
-    return {SPLIT_NAMES[part]: HfSource(table, f"hfds/{name}/{part}") for part, table in known.items()}
-
-
-class Arrays(Source):
-    """Images that are at hand as PIL images or arrays.
-
-    Args:
-        get: Gives the image of an index.
-        classes: Names.
-        targets: Class numbers.
-        what: For names.
-    """
-
-    def __init__(self, get: Callable[[int], Image.Image], classes: list[str], targets: np.ndarray, what: str) -> None:
-        self.get, self.classes, self.targets, self.what = get, classes, targets, what
-
-    def name(self, i: int) -> str:
-        return f"{self.what}/{i}"
-
-    def read(self, i: int) -> bytes:
-        file = io.BytesIO()
-        self.get(i).save(file, "PNG")
-        return file.getvalue()
-
-    def image(self, i: int) -> Image.Image:
-        return to_rgb(self.get(i))
-
-
-def open_torchvision(name: str) -> dict[str, Source]:
-    """One of torchvision's named sets by timm's name, such as cifar10; `cifar10:FOLDER` says where it lies."""
-    from timm.data import create_dataset
-
-    name, _, root = name.partition(":")
-    where = root or str(Path.home() / ".cache" / "supertoken" / name)
-    parts: dict[str, Source] = {}
-    for part in ("train", "validation"):
-        try:
-            data = create_dataset(f"torch/{name}", root=where, split=part, download=not Path(where).exists())
-        except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DataError(f"torch/{name}: {reason} (looked in {where})") from error
-        classes = [str(c) for c in getattr(data, "classes", [])]
-        numbers = data.targets if hasattr(data, "targets") else [t for _, t in data]  # MNIST's are a tensor
-        targets = np.array([int(t) for t in numbers], dtype=np.int64)
-        classes = classes or [str(k) for k in range(targets.max() + 1)]
-        # torchvision's sets have train and test; timm calls the latter validation
-        parts["train" if part == "train" else "test"] = Arrays(
-            PairImage(data), classes, targets, f"torch/{name}/{part}"
-        )
-    return parts
-
-
-class PairImage:
-    """The image of an (image, label) pair of a dataset.
-
-    Args:
-        data: The dataset.
-    """
-
-    def __init__(self, data: Any) -> None:
-        self.data = data
-
-    def __call__(self, i: int) -> Image.Image:
-        return self.data[i][0]
-
-
-class DigitImage:
-    """An image of scikit-learn's digits.
-
-    Args:
-        images: [N, 8, 8] with values from 0 to 16.
-    """
-
-    def __init__(self, images: np.ndarray) -> None:
-        self.images = (images * (255 / 16)).round().astype(np.uint8)
-
-    def __call__(self, i: int) -> Image.Image:
-        return Image.fromarray(self.images[i])
-
-
-def open_digits() -> dict[str, Source]:
-    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels; a fifth of each is the test part, in a fixed order."""
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    whole = Arrays(DigitImage(data.images), [str(k) for k in range(10)], data.target.astype(np.int64), "digits")
-    train, test = stratified_split(whole.targets, 0.2, 0)
-    return {"train": Subset(whole, train), "test": Subset(whole, test)}

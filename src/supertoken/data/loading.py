@@ -3,9 +3,11 @@
 import itertools
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import psutil
 import torch
 from rich.progress import track
 from timm.data import create_transform
@@ -17,7 +19,7 @@ from .augmentation import Crop, sample_generator
 from .decode import BadImage, in_threads
 from .sources import Source
 
-Key = tuple[int, int]  # (epoch, index of the sample)
+Key = tuple[int, int]  # (epoch, or with weights a number that no other draw has; index of the sample)
 Batch = tuple[Tensor, Tensor, list[int], list[str]]  # images, targets, indices, names of what could not be decoded
 
 
@@ -171,7 +173,10 @@ class StepBatches:
                 epoch = step // self.per_epoch
                 order = epoch_order(self.count, self.weights, self.seed, epoch)
             start = step % self.per_epoch * self.batch_size
-            yield [(epoch, int(i)) for i in order[start : start + self.batch_size][self.part]]
+            places = range(start, min(start + self.batch_size, self.count))[self.part]
+            # a sample that is drawn several times in an epoch is cropped and mirrored anew each time
+            once = self.weights is None
+            yield [(epoch if once else epoch * self.count + place, int(order[place])) for place in places]
 
 
 def train_loader(images: TrainImages, batches: StepBatches, workers: int) -> DataLoader:
@@ -212,6 +217,17 @@ def _as_it_is(batch):
     return batch
 
 
+def _stacked(batch: list["Tensor | BadImage"]) -> tuple[Tensor, list[int], list[BadImage], int]:
+    """One tensor of what is whole, with the places, what is not, and how many they are.
+
+    A worker must not send images one by one: each takes a file descriptor.
+    """
+    places = [i for i, image in enumerate(batch) if isinstance(image, Tensor)]
+    whole = [image for image in batch if isinstance(image, Tensor)]
+    images = torch.stack(whole) if whole else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+    return images, places, [image for image in batch if isinstance(image, BadImage)], len(batch)
+
+
 def _leave_group(worker: int) -> None:
     """Ctrl-C and launchers signal the whole process group: workers must live until the main process has saved."""
     if hasattr(os, "setpgrp"):
@@ -226,22 +242,29 @@ def eval_batches(
         EvalImages(source, preprocess),
         batch_size=batch_size,
         num_workers=workers,
-        collate_fn=_as_it_is,
+        collate_fn=_stacked,
         worker_init_fn=_leave_group,
     )
     start = 0
-    for batch in loader:
-        whole = [(start + i, image) for i, image in enumerate(batch) if isinstance(image, Tensor)]
-        bad = [image for image in batch if isinstance(image, BadImage)]
-        start += len(batch)
-        images = torch.stack([image for _, image in whole]) if whole else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
-        yield images, [i for i, _ in whole], bad
+    for images, places, bad, count in loader:
+        yield images, [start + place for place in places], bad
+        start += count
 
 
 def cores() -> int:
     """This process's share of the cores."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, count // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: of the machine's, and of its container's if that has a limit."""
+    free = psutil.virtual_memory().available
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    try:
+        return min(free, max(0, int(limit.read_text()) - int(used.read_text())))
+    except (OSError, ValueError):  # no such system, or no limit
+        return free
 
 
 def default_workers() -> int:

@@ -13,6 +13,9 @@ from PIL import Image
 
 from .decode import BadImage, decode
 
+SPLIT_NAMES = {name: name for name in ("train", "val", "test")}
+SPLIT_NAMES |= {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+
 
 class DataError(Exception):
     """Data that cannot be used; one line that says what, why and what to do."""
@@ -208,6 +211,9 @@ def open_splits(spec: str, *, val_fraction: float = 0.1, seed: int = 0) -> Split
     train = parts["train"]
     if len(train) == 0:
         raise DataError(f"{spec}: no images in it: expected CLASS/IMAGE with a folder for each class")
+    odd = next((name for name in train.classes if any("\ud800" <= letter <= "\udfff" for letter in name)), None)
+    if odd is not None:  # Python's letters for bytes that are no text
+        raise DataError(f"{spec}: the name of class {ascii(odd)} is not in UTF-8: rename its folder")
     unlabelled = {name: unlabelled_images(part) for name, part in parts.items()}
     for name in ("train", "val"):
         if unlabelled.get(name):

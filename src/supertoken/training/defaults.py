@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ..data.decode import BadImage
 from ..data.sources import Source, Splits
@@ -127,21 +127,9 @@ def seconds_per_image(
         num_classes: K.
         seconds: For how long to measure each of the two, at least.
     """
-    assert recipe.batch_size is not None and recipe.img_size is not None
     twin = copy.deepcopy(model).train()
-    optimizer = make_optimizer(twin, recipe, device)
-    part = recipe.batch_size // recipe.accumulate
-    images = torch.randn(part, 3, recipe.img_size, recipe.img_size, device=device)
-    images = images.contiguous(memory_format=torch.channels_last)
-    targets = torch.randint(0, num_classes, (part,), device=device)
-
-    def step() -> None:
-        for _ in range(recipe.accumulate):
-            with autocast(recipe, device):
-                logits = twin(images).float()
-            F.cross_entropy(logits, targets).backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    step = training_step(twin, recipe, device, num_classes)
+    images = random_images(recipe, device)
 
     def evaluation() -> None:
         with torch.inference_mode():
@@ -154,12 +142,45 @@ def seconds_per_image(
         while len(times) < 3 or time.perf_counter() - start < seconds:
             began = time.perf_counter()
             work()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            if device.type != "cpu":
+                torch.accelerator.synchronize()
             times.append(time.perf_counter() - began)
         return statistics.median(times)
 
-    return median(step) / (recipe.accumulate * part), median(evaluation) / part
+    training = median(step)
+    twin.eval()
+    return training / (recipe.accumulate * len(images)), median(evaluation) / len(images)
+
+
+def random_images(recipe: Recipe, device: torch.device) -> Tensor:
+    """As many as go through the model at once. [B, 3, H, W]"""
+    assert recipe.batch_size is not None and recipe.img_size is not None
+    shape = (recipe.batch_size // recipe.accumulate, 3, recipe.img_size, recipe.img_size)
+    return torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
+
+
+def training_step(model: nn.Module, recipe: Recipe, device: torch.device, num_classes: int) -> Callable[[], None]:
+    """What makes one step of the recipe on random images, to be timed; it changes the model.
+
+    Args:
+        model: On the device, as setup.to_train leaves it.
+        recipe: Decides batch size, image size, precision and optimizer.
+        device: Where it computes.
+        num_classes: K.
+    """
+    optimizer = make_optimizer(model, recipe, device)
+    images = random_images(recipe, device)
+    targets = torch.randint(0, num_classes, (len(images),), device=device)
+
+    def step() -> None:
+        for _ in range(recipe.accumulate):
+            with autocast(recipe, device):
+                logits = model(images).float()
+            F.cross_entropy(logits, targets).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
 
 
 def steps_in(minutes: float, recipe: Recipe, train: int, val: int, speed: tuple[float, float]) -> int:

@@ -392,6 +392,5 @@ class Trainer:
         at = self.at
         share = 100 * at.waited / max(at.seconds, 1e-9)
         loss, correct = (value / max(1, at.seen) for value in (at.loss, at.correct))
-        return (
-            f"loss {loss:.3f}  acc {100 * correct:.1f} %  {at.rate(self.run.batch_size):.0f} img/s  wait {share:.1f} %"
-        )
+        hits = f"  acc {100 * correct:.1f} %" if self.measure == "accuracy" else ""
+        return f"loss {loss:.3f}{hits}  {at.rate(self.run.batch_size):.0f} img/s  wait {share:.1f} %"

@@ -73,7 +73,7 @@ class Recipe:
     clip_grad: Optional[float] = 1.0
     """Largest norm of the gradient; null for no limit"""
     smoothing: float = 0.1
-    """Label smoothing"""
+    """Label smoothing, where an image has one label"""
     drop_path: float = 0.0
     """Stochastic depth of the last layer"""
     dropout: float = 0.0
@@ -85,7 +85,7 @@ class Recipe:
     crop: Optional[Literal["shift", "resized", "none"]] = None
     """Random crop: shift by up to an eighth, resized part of the image, or none"""
     crop_scale: float = 0.35
-    """Smallest share of the area that a resized crop takes"""
+    """Smallest share of the area that a resized crop takes; other crops know none"""
     hflip: Optional[Union[float, Literal["alternating"]]] = None
     """Probability of a mirror image; alternating: of one half of the images, and of the other half in the next epoch"""
     randaugment: int = 0

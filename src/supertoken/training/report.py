@@ -27,7 +27,7 @@ def append_metrics(path: Path, row: dict[str, float]) -> None:
         writer = csv.DictWriter(file, COLUMNS)
         if new:
             writer.writeheader()
-        writer.writerow({name: f"{row[name]:.6g}" for name in COLUMNS})
+        writer.writerow({name: f"{row[name]:.6g}" for name in COLUMNS} | {"step": int(row["step"])})
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -73,7 +73,7 @@ def draw_curves(path: Path, rows: list[dict[str, float]], measure: str = "accura
     for axis, title, names in zip(
         axes,
         ("Loss", f"{measure[0].upper()}{measure[1:]} (%)", "Learning rate"),
-        (("train_loss", "val_loss"), ("train_accuracy", "val_top1"), ("lr",)),
+        (("train_loss", "val_loss"), (*(["train_accuracy"] if measure == "accuracy" else []), "val_top1"), ("lr",)),
         strict=True,
     ):
         scale = 100 if title.endswith("(%)") else 1

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from rich.console import Console
 from timm.data import resolve_data_config
@@ -16,7 +15,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from ..cpu import write_out_attention
 from ..data.augmentation import BatchAugmentation, Crop, seed_step
-from ..data.loading import Keep, Preprocess, TrainImages
+from ..data.loading import Keep, Preprocess, TrainImages, free_memory
 from ..data.sources import Source, Splits
 from ..prediction import views
 from .defaults import MINUTES_WITHOUT_GPU, best_precision, dtype_of, fill_in, seconds_per_image, steps_in
@@ -122,6 +121,10 @@ def prepare(
     device = processes.device
     if splits.val is None:
         raise RecipeError("there is no validation data: set val_fraction above 0")
+    if splits.val.multi_label and not splits.val.targets.any():
+        raise RecipeError(
+            "no validation image has a label, so nothing can be measured: give a val part, or another seed"
+        )
     open_ended = recipe.epochs is None and recipe.minutes is None and device.type == "cpu"
     recipe, said = fill_in(recipe, splits, device, processes.count)
     if recipe.precision == "auto":
@@ -144,15 +147,14 @@ def prepare(
     frozen = freeze(model, recipe.freeze)
     if recipe.grad_checkpointing:
         checkpoint_gradients(recipe, model)
-    write_out_attention(model, device, dtype_of(recipe))
-    convert_conv2d_weight_memory_format(model.to(device), torch.channels_last)
+    to_train(model, recipe, device)
     assert recipe.img_size is not None
     data_config = resolve_data_config({}, model=model) | {
         "input_size": (3, recipe.img_size, recipe.img_size),
         "crop_pct": recipe.crop_pct,
         "crop_mode": recipe.resize,
     }
-    images = make_images(recipe, splits.train, data_config, processes.count)
+    images = make_images(recipe, splits, data_config, processes)
     run = Run(
         recipe=recipe,
         folder=folder,
@@ -197,16 +199,23 @@ def describe(splits: Splits) -> str:
     return ", ".join(parts)
 
 
-def make_images(recipe: Recipe, source: Source, data_config: dict[str, Any], processes: int) -> TrainImages:
-    """Training images, in memory if they fit for all processes in a quarter of what is free or the recipe says so."""
+def to_train(model: nn.Module, recipe: Recipe, device: torch.device) -> None:
+    """Puts a model where it will be trained, with the layout and the attention that train fastest there."""
+    write_out_attention(model, device, dtype_of(recipe))
+    convert_conv2d_weight_memory_format(model.to(device), torch.channels_last)
+
+
+def make_images(recipe: Recipe, splits: Splits, data_config: dict[str, Any], processes: Processes) -> TrainImages:
+    """Training images, in memory if the recipe says so, or they and the validation images fit in a quarter of it."""
     assert recipe.img_size is not None and recipe.crop is not None and recipe.hflip is not None
     crop = Crop(recipe.crop, recipe.img_size, recipe.crop_scale)
     resized = recipe.crop == "resized"
     prepare = Keep(round(recipe.img_size * 1.5)) if resized else Preprocess(data_config)
     side = recipe.img_size * (1.5 if resized else 1)
-    fits = 3 * side * side * 1.4 * len(source) * processes < psutil.virtual_memory().available / 4
+    pixels = side**2 * 1.4 * len(splits.train) * processes.count + recipe.img_size**2 * len(splits.val or ())
+    fits = processes.from_main(lambda: 3 * pixels < free_memory() / 4)
     memory = recipe.cache == "memory" or (recipe.cache == "auto" and fits)
-    return TrainImages(source, prepare, crop, hflip=recipe.hflip, seed=recipe.seed, memory=memory)
+    return TrainImages(splits.train, prepare, crop, hflip=recipe.hflip, seed=recipe.seed, memory=memory)
 
 
 def class_weights(recipe: Recipe, source: Source, device: torch.device) -> Tensor | None:

@@ -118,8 +118,10 @@ def freeze(model: Any, what: str) -> list[nn.Module]:
         return []
     if what == "backbone":
         head = model.get_classifier()
-        parts = [m for m in model.children() if m is not head]
-        keep = {id(p) for p in head.parameters()}
+        heads = head if isinstance(head, tuple) else (head,)  # a distilled model has two
+        keep = {id(p) for part in heads for p in part.parameters()}
+        learned = [(part, {id(p) for p in part.parameters()}) for part in model.modules()]
+        parts = [part for part, own in learned if own and not own & keep]  # without the dropout before the classifier
     else:
         if not hasattr(model, "windows"):
             raise RecipeError(f"freeze={what}: only stt_* models have such a part; use none or backbone")

@@ -192,7 +192,8 @@ def test_what_is_kept_above_reaches_the_global_layers_only(runner):
 def row(args, value, seed):
     return {
         "model_args": json.dumps(QUEUE["base"] | args, sort_keys=True), "seed": str(seed), "val_top1": str(value),
-        "parameters": "600000", "mmacs": "30.0", "images_per_second": "200", "minutes": "9",
+        "parameters": "600000", "mmacs": "30.0", "images_per_second": "200", "minutes": "10", "images": "108000",
+        "environment": json.dumps({"cpu": "a"}),
         "recipe": json.dumps(QUEUE["recipe"], sort_keys=True),
     }  # fmt: skip
 
@@ -222,11 +223,12 @@ def test_the_page_compares_arms_on_the_seeds_that_both_have(tmp_path, monkeypatc
 
 def test_the_speed_side_by_side_stands_for_that_of_the_runs(tmp_path):
     page = script(ROOT.parent / "queue_page.py")
-    kept = row({}, 0.6, 0) | {"curve": "[[3, 0.4], [9, 0.6]]"}
+    kept = row({}, 0.6, 0) | {"curve": "[[5, 0.4], [10, 0.6]]"}  # of which evaluations take one minute
     speed = [{"group": "mixer", "arm": "conv", "mode": mode, "images_per_second": "300"} for mode in ("train", "other")]
     slow, fast = (page.results(QUEUE, [kept], s)["mixer"]["conv"] for s in ([], speed))
-    assert (slow["rate"], slow["minutes"]) == (200, 9) and (fast["rate"], fast["minutes"]) == (300, 6)
-    assert fast["curves"] == [[[2, 0.4], [6, 0.6]]] and fast["petaflops"] == slow["petaflops"]
+    assert (slow["rate"], slow["minutes"]) == (200, 10) and (fast["rate"], fast["minutes"]) == (300, 6)
+    assert fast["curves"] == [[[3, 0.4], [6, 0.6]]]
+    assert fast["petaflops"] == slow["petaflops"] == pytest.approx(6 * 30e6 * 108_000 / 1e15)
     other = page.results(QUEUE, [kept], [speed[0] | {"arm": "another"}])["mixer"]
     about = QUEUE["groups"]["mixer"]
     tables = ["\n".join(page.section("mixer", about, arms)) for arms in ({"conv": slow}, {"conv": fast}, other)]

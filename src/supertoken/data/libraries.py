@@ -1,0 +1,164 @@
+"""Labelled images that come through other libraries: Hugging Face, torchvision, scikit-learn."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .decode import to_rgb
+from .sources import SPLIT_NAMES, DataError, Source, Subset, stratified_split
+
+
+class HfSource(Source):
+    """A split of a Hugging Face dataset.
+
+    Args:
+        table: The split.
+        what: For messages.
+    """
+
+    def __init__(self, table: Any, what: str) -> None:
+        import datasets
+
+        features = table.features
+        image = next((n for n, f in features.items() if isinstance(f, datasets.Image)), None)
+        label = next((n for n in ("label", "labels", "fine_label", "class", "target") if n in features), None)
+        if image is None or label is None:
+            raise DataError(f"{what}: no column of images and labels; there are {', '.join(features)}")
+        self.table, self.what, self.column = table.cast_column(image, datasets.Image(decode=False)), what, image
+        self.rows = self.table.with_format("arrow")
+        kind, values = features[label], list(table[label])
+        empty = next((i for i, value in enumerate(values) if value is None), None)
+        if not values or empty is not None:
+            raise DataError(f"{what}: " + (f"row {empty} has no {label}" if values else "no images in it"))
+        names = getattr(kind, "names", None) or getattr(getattr(kind, "feature", None), "names", None)
+        if isinstance(values[0], (list, tuple)):
+            self.classes = list(names or sorted({str(v) for row in values for v in row}))
+            self.targets = np.zeros((len(values), len(self.classes)), dtype=np.float32)
+            for i, row in enumerate(values):
+                self.targets[i, [v if names else self.classes.index(str(v)) for v in row]] = 1
+        else:
+            self.classes = list(names or sorted({str(v) for v in values}))
+            numbers = values if names else [self.classes.index(str(v)) for v in values]
+            self.targets = np.array(numbers, dtype=np.int64)
+
+    def name(self, i: int) -> str:
+        # Arrow's row is a view: the image in it is not read
+        return self.rows[i].column(self.column)[0]["path"].as_py() or f"{self.what}/{i}"
+
+    def read(self, i: int) -> bytes:
+        cell = self.table[i][self.column]
+        return cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+
+
+def open_hf(name: str) -> dict[str, Source]:
+    """A Hugging Face dataset: a folder from save_to_disk, or what datasets.load_dataset takes."""
+    try:
+        import datasets
+    except ImportError:
+        raise DataError(f"hfds/{name}: needs the extra hf: pip install 'supertoken[hf]'") from None
+    try:
+        saved = any((Path(name) / file).exists() for file in ("dataset_dict.json", "state.json"))
+        found = datasets.load_from_disk(name) if saved else datasets.load_dataset(name)
+    except Exception as error:
+        raise DataError(f"hfds/{name}: {str(error).splitlines()[0]}") from error
+    tables = found if isinstance(found, dict) else {"train": found}
+    known = {part: table for part, table in tables.items() if part in SPLIT_NAMES}
+    return {SPLIT_NAMES[part]: HfSource(table, f"hfds/{name}/{part}") for part, table in known.items()}
+
+
+class Arrays(Source):
+    """Images that are at hand as PIL images or arrays.
+
+    Args:
+        get: Gives the image of an index.
+        classes: Names.
+        targets: Class numbers.
+        what: For names.
+    """
+
+    def __init__(self, get: Callable[[int], Image.Image], classes: list[str], targets: np.ndarray, what: str) -> None:
+        self.get, self.classes, self.targets, self.what = get, classes, targets, what
+
+    def name(self, i: int) -> str:
+        return f"{self.what}/{i}"
+
+    def read(self, i: int) -> bytes:
+        file = io.BytesIO()
+        self.get(i).save(file, "PNG")
+        return file.getvalue()
+
+    def image(self, i: int) -> Image.Image:
+        return to_rgb(self.get(i))
+
+
+def open_torchvision(name: str) -> dict[str, Source]:
+    """One of torchvision's named sets by timm's name, such as cifar10; `cifar10:FOLDER` says where it lies."""
+    from timm.data import create_dataset
+
+    name, _, root = name.partition(":")
+    where = root or str(Path.home() / ".cache" / "supertoken" / name)
+    parts: dict[str, Source] = {}
+
+    def open_part(part: str, download: bool) -> Any:
+        return create_dataset(f"torch/{name}", root=where, split=part, download=download)
+
+    for part in ("train", "validation"):
+        try:
+            try:
+                data = open_part(part, download=False)
+            except Exception:  # not there, or not all of it
+                data = open_part(part, download=True)
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DataError(f"torch/{name}: {reason} (looked in {where})") from error
+        classes = [str(c) for c in getattr(data, "classes", [])]
+        numbers = data.targets if hasattr(data, "targets") else [t for _, t in data]  # MNIST's are a tensor
+        targets = np.array([int(t) for t in numbers], dtype=np.int64)
+        classes = classes or [str(k) for k in range(targets.max() + 1)]
+        # torchvision's sets have train and test; timm calls the latter validation
+        parts["train" if part == "train" else "test"] = Arrays(
+            PairImage(data), classes, targets, f"torch/{name}/{part}"
+        )
+    return parts
+
+
+class PairImage:
+    """The image of an (image, label) pair of a dataset.
+
+    Args:
+        data: The dataset.
+    """
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __call__(self, i: int) -> Image.Image:
+        return self.data[i][0]
+
+
+class DigitImage:
+    """An image of scikit-learn's digits.
+
+    Args:
+        images: [N, 8, 8] with values from 0 to 16.
+    """
+
+    def __init__(self, images: np.ndarray) -> None:
+        self.images = (images * (255 / 16)).round().astype(np.uint8)
+
+    def __call__(self, i: int) -> Image.Image:
+        return Image.fromarray(self.images[i])
+
+
+def open_digits() -> dict[str, Source]:
+    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels; a fifth of each is the test part, in a fixed order."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    whole = Arrays(DigitImage(data.images), [str(k) for k in range(10)], data.target.astype(np.int64), "digits")
+    train, test = stratified_split(whole.targets, 0.2, 0)
+    return {"train": Subset(whole, train), "test": Subset(whole, test)}
