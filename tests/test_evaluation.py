@@ -125,6 +125,7 @@ def test_one_label_and_several_are_not_mixed_up(trained, about, tmp_path):
 
 
 def test_names_in_brackets_are_shown_as_they_are(trained, about, tmp_path, capsys):
-    (tmp_path / "data").rename(tmp_path / "[new] [/y]")
-    main(["evaluate", "--model", str(trained), "--data", str(tmp_path / "[new] [/y]"), "--out", str(tmp_path)])
+    (tmp_path / "[new] [").mkdir()
+    data = (tmp_path / "data").rename(tmp_path / "[new] [" / "y]")  # "[/y]" would end a style that is not there
+    main(["evaluate", "--model", str(trained), "--data", str(data), "--out", str(tmp_path)])
     assert "[new] [/y]" in capsys.readouterr().out.replace("\n", "")
