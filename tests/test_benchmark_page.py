@@ -1,6 +1,5 @@
 """The page of benchmarks says what the rows say."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -10,16 +9,10 @@ from supertoken.benchmarking.plan import Plan, contestants
 from supertoken.benchmarking.report import write_rows
 from supertoken.benchmarking.table import Row
 
+from .results_scripts import RESULTS, script
 from .test_benchmarking import job
 
-ROOT = Path(__file__).parents[1] / "results" / "benchmarks"
-
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+ROOT = RESULTS / "benchmarks"
 
 
 def rows(seconds, **fields):
@@ -33,7 +26,7 @@ def rows(seconds, **fields):
 
 @pytest.fixture
 def page(tmp_path, monkeypatch):
-    module = script("page")
+    module = script("benchmarks/page")
     (tmp_path / "figures").mkdir()
     (tmp_path / "notes").mkdir()
     (tmp_path / "published.csv").write_text((ROOT / "published.csv").read_text())
@@ -67,7 +60,7 @@ def test_targets_are_the_ratios_of_the_tables_not_of_other_medians(page):
 
 
 def test_a_suite_that_is_killed_is_a_failure(tmp_path, monkeypatch, capsys):
-    run = script("run")
+    run = script("benchmarks/run")
     monkeypatch.setattr(run, "HERE", tmp_path)
     die = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     monkeypatch.setattr(run, "START", die)
@@ -120,7 +113,7 @@ def test_a_lower_share_of_memory_is_better(page, tmp_path):
 
 def test_every_suite_is_a_plan_and_has_its_place_on_the_page():
     suites = yaml.safe_load((ROOT / "suites.yaml").read_text())
-    assert list(suites) == list(script("page").SUITES)
+    assert list(suites) == list(script("benchmarks/page").SUITES)
     for suite in suites.values():
         assert contestants(suite["models"], Plan(**suite["args"]))
-        assert script("run").command(suite, Path("out"))[0] == "benchmark"
+        assert script("benchmarks/run").command(suite, Path("out"))[0] == "benchmark"

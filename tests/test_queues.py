@@ -1,9 +1,7 @@
-"""The ablation: its arms are what they say, its queue continues, its page draws the right conclusions."""
+"""Queues: their arms are what they say, they continue, their pages draw the right conclusions."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,24 +16,16 @@ from supertoken.training.optimizer import make_optimizer
 from supertoken.training.recipe import Recipe
 from supertoken.training.starting_model import build
 
+from .results_scripts import RESULTS, script
 from .training.conftest import make_folder
 
-ROOT = Path(__file__).parents[1] / "results" / "ablations"
-QUEUE = yaml.safe_load((ROOT / "queue.yaml").read_text())
-
-
-def script(path):
-    spec = importlib.util.spec_from_file_location(f"results_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+QUEUE = yaml.safe_load((RESULTS / "ablations" / "queue.yaml").read_text())
 
 
 @pytest.fixture(scope="module")
 def runner():
-    sys.path.insert(0, str(ROOT.parent))  # as when it is run: variants import what stands beside it
-    module = script(ROOT.parent / "run_queue.py")
-    module.register(ROOT)
+    module = script("run_queue")
+    module.register(RESULTS / "ablations")
     return module
 
 
@@ -63,7 +53,7 @@ def test_every_arm_learns_with_all_its_weights(runner, name, changes):
     assert silent(model) == []
 
 
-SHORT = yaml.safe_load((ROOT.parent / "short" / "queue.yaml").read_text())
+SHORT = yaml.safe_load((RESULTS / "short" / "queue.yaml").read_text())
 
 
 def short(changes):
@@ -74,7 +64,7 @@ def short(changes):
 
 @pytest.mark.parametrize("group", ["stem", "layers", "images"])
 def test_a_gradient_reaches_every_weight_of_the_arms_of_the_short_recipe(runner, group):
-    runner.register(ROOT.parent / "short")
+    runner.register(RESULTS / "short")
     for arm, changes in SHORT["groups"][group]["arms"].items():
         model = short(changes)
         first = model.get_submodule(model.pretrained_cfg["first_conv"]).weight
@@ -84,7 +74,7 @@ def test_a_gradient_reaches_every_weight_of_the_arms_of_the_short_recipe(runner,
 
 
 def test_parts_of_the_short_recipe_are_what_they_say(runner):
-    runner.register(ROOT.parent / "short")
+    runner.register(RESULTS / "short")
     x = torch.randn(2, 3, 32, 32)
     moved = short({"parts": {"shifted": True}}).stem[0](x)
     assert moved.shape == (2, 15, 32, 32)
@@ -106,7 +96,7 @@ def test_parts_of_the_short_recipe_are_what_they_say(runner):
 
 
 def test_whitened_patches_have_independent_components_of_variance_one(runner):
-    runner.register(ROOT.parent / "peers")
+    runner.register(RESULTS / "peers")
     whitening = sys.modules["whitening"]
     measured = torch.as_tensor(np.loadtxt(whitening.PATCHES, delimiter=","))
     drawn = torch.distributions.MultivariateNormal(torch.zeros(12).double(), measured).sample((100_000,))
@@ -199,7 +189,7 @@ def row(args, value, seed):
 
 
 def test_the_page_calls_ties_ties(tmp_path, monkeypatch):
-    page = script(ROOT.parent / "queue_page.py")
+    page = script("queue_page")
     rows = [row({}, 0.60, 0), row({}, 0.62, 1)]
     rows += [row({"mixer": "none"}, 0.605, 0), row({"mixer": "none"}, 0.61, 1)]
     rows += [row({"mixer": "attention"}, 0.55, 0), row({"mixer": "attention"}, 0.56, 1)]
@@ -210,7 +200,7 @@ def test_the_page_calls_ties_ties(tmp_path, monkeypatch):
 
 
 def test_the_page_compares_arms_on_the_seeds_that_both_have(tmp_path, monkeypatch):
-    page = script(ROOT.parent / "queue_page.py")
+    page = script("queue_page")
     rows = [row({}, value, seed) for seed, value in enumerate((0.695, 0.705, 0.73, 0.68))]
     rows += [row({"mixer": "none"}, value, seed) for seed, value in enumerate((0.71, 0.72))]
     found = page.results(QUEUE, rows, [])["mixer"]
@@ -222,7 +212,7 @@ def test_the_page_compares_arms_on_the_seeds_that_both_have(tmp_path, monkeypatc
 
 
 def test_the_speed_side_by_side_stands_for_that_of_the_runs(tmp_path):
-    page = script(ROOT.parent / "queue_page.py")
+    page = script("queue_page")
     kept = row({}, 0.6, 0) | {"curve": "[[5, 0.4], [10, 0.6]]"}  # of which evaluations take one minute
     speed = [{"group": "mixer", "arm": "conv", "mode": mode, "images_per_second": "300"} for mode in ("train", "other")]
     slow, fast = (page.results(QUEUE, [kept], s)["mixer"]["conv"] for s in ([], speed))
@@ -236,7 +226,7 @@ def test_the_speed_side_by_side_stands_for_that_of_the_runs(tmp_path):
 
 
 def test_the_page_says_what_views_add(tmp_path):
-    page = script(ROOT.parent / "queue_page.py")
+    page = script("queue_page")
     rows = [
         {"arm": "a", "seed": seed, "images": "500", "none": none, "flip": flip, "shift": "0.8"}
         for seed, none, flip in (("0", "0.70", "0.72"), ("1", "0.71", "0.72"), ("", "0.90", "0.91"))
@@ -252,9 +242,9 @@ def test_rows_of_another_recipe_do_not_count(runner):
 
 
 def test_the_page_says_what_has_not_been_run(tmp_path, monkeypatch):
-    page = script(ROOT.parent / "queue_page.py")
+    page = script("queue_page")
     (tmp_path / "figures").mkdir()
-    (tmp_path / "queue.yaml").write_text((ROOT / "queue.yaml").read_text())
+    (tmp_path / "queue.yaml").write_text((RESULTS / "ablations" / "queue.yaml").read_text())
     monkeypatch.setattr(page, "DOCS", tmp_path)
     page.write_page(tmp_path)
     assert (tmp_path / "ablations.md").read_text().count("not run yet") == len(arms())
@@ -343,7 +333,7 @@ def is_in(tensor, tensors):
 @pytest.fixture(scope="module")
 def peers(runner, tmp_path_factory):
     folder_of_models = tmp_path_factory.mktemp("models")
-    folder = ROOT.parent / "peers"
+    folder = RESULTS / "peers"
     runner.register(folder)
     queue = yaml.safe_load((folder / "queue.yaml").read_text())
 

@@ -1,6 +1,5 @@
 """A trained model in use: prediction, evaluation, plain timm, transformers."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -23,6 +22,7 @@ from supertoken.run_folder import RunFolderError, load_model, save_model
 from supertoken.training.loop import train
 from supertoken.training.recipe import Recipe
 
+from .results_scripts import script
 from .training.conftest import TINY, make_folder
 
 ROOT = Path(__file__).parents[1]
@@ -172,9 +172,7 @@ def test_without_weights_in_the_package_a_model_must_be_named(monkeypatch, capsy
 
 
 def test_a_run_becomes_weights_of_the_package_with_a_card(trained, tmp_path):
-    spec = importlib.util.spec_from_file_location("ship", ROOT / "results" / "ship.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = script("ship")
     folder = module.ship(trained, "stt_nano.cifar10", tmp_path)
     shipped, original = load_model(folder), load_model(trained)
     x = torch.randn(4, 3, *original.data_config["input_size"][1:])
