@@ -364,3 +364,28 @@ def test_peers_have_the_parameters_that_their_group_is_named_after(peers):
         assert peers[group]["STT"] <= peers[group]["Swin"] / 2
     for group in ("equal parameters", "flowers, equal parameters"):
         assert max(peers[group].values()) < 1.2 * min(peers[group].values())
+
+
+def test_speeds_are_those_of_the_arms_own_steps(runner, tmp_path, monkeypatch):
+    speed = script("queue_speed")
+    monkeypatch.setattr(speed, "ROUNDS", 2)
+    monkeypatch.setattr(speed, "SECONDS", 0.0)
+    seen = []
+    real = speed.training_step
+    monkeypatch.setattr(speed, "training_step", lambda *args: seen.append(args) or real(*args))
+    small = {"width": 32, "heads": 2, "local_layers": 1, "global_layers": 1}
+    arms = {"a": {}, "b": {"mixer": "none", "recipe": {"opt": "adamw", "lr": 0.001}}}
+    queue = QUEUE | {"base": QUEUE["base"] | small, "groups": {"two": {"arms": arms}}}
+    queue["recipe"] = QUEUE["recipe"] | {"batch_size": 4, "precision": "fp32"}
+    rows = speed.measured(queue, "two")
+    assert [(row["arm"], row["mode"]) for row in rows] == [(a, m) for m in ("inference", "train") for a in "ab"]
+    assert [recipe.opt for _, recipe, _, _ in seen] == ["muon", "adamw"]
+    assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in stem_of(seen[1][0]))
+    for row in rows:
+        seconds = json.loads(row["seconds"])
+        assert len(seconds) == 2 and row["images_per_second"] == pytest.approx(4 / np.median(seconds), rel=1e-2)
+    assert [row["ratio"] for row in rows if row["arm"] == "a"] == [1, 1]
+
+
+def stem_of(model):
+    return [m for m in model.stem.modules() if isinstance(m, nn.Conv2d)]

@@ -1,0 +1,58 @@
+"""The command itself: what belongs to no verb."""
+
+import pytest
+
+import supertoken
+from supertoken.cli import main
+from supertoken.data.sources import DataError
+
+from .training.conftest import TINY, make_folder
+
+
+def ended(capsys, *words):
+    with pytest.raises(SystemExit) as stop:
+        main(list(words))
+    return stop.value.code, capsys.readouterr().err
+
+
+def test_version(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out.strip() == supertoken.__version__
+
+
+def test_without_a_verb_it_says_what_there_is(capsys):
+    main([])
+    assert "check-data" in capsys.readouterr().out
+    code, errors = ended(capsys, "trian")
+    assert code == 2 and "did you mean train?" in errors
+
+
+def test_debug_shows_where_an_error_came_from(capsys):
+    words = ["check-data", "no such folder"]
+    code, errors = ended(capsys, *words)
+    assert code == 1 and "Traceback" not in errors and len(errors.strip().splitlines()) == 1
+    with pytest.raises(DataError):
+        main(["train", "--data", "no such folder", "--debug"])
+
+
+def test_a_resumed_run_cannot_change_its_recipe(tmp_path, capsys):
+    code, errors = ended(capsys, "train", "--resume", str(tmp_path), "--lr", "0.1")
+    assert code == 2 and "lr cannot change (workers, cache, device, tensorboard, skip_damaged can)" in errors
+
+
+def test_hyphens_and_underscores_are_the_same(tmp_path):
+    data, out = make_folder(tmp_path / "data"), tmp_path / "run"
+    args = ",".join(f'"{key}": {value}' for key, value in TINY["model_args"].items())
+    words = ["train", "--data", str(data), "--out", str(out), "--model", "stt_nano", f"--model-args={{{args}}}"]
+    main([*words, "--img-size=16", "--batch_size", "8", "--epochs", "1", "--precision", "fp32", "--device", "cpu"])
+    assert (out / "model" / "model.safetensors").exists()
+
+
+def test_an_error_of_a_worker_is_its_last_line(monkeypatch, capsys):
+    def fails(argv):
+        raise FileNotFoundError(
+            "Caught FileNotFoundError in DataLoader worker process 0.\nOriginal Traceback\n  at\nlast: x"
+        )
+
+    monkeypatch.setitem(supertoken.cli.VERBS, "models", (fails, ""))
+    assert ended(capsys, "models") == (1, "supertoken: last: x\n")
