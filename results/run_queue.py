@@ -180,9 +180,12 @@ def figures(folder: Path) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Of the code that ran; ends in -dirty if it had been changed since."""
-    found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True)
-    return found.stdout.strip()
+    """Of the code that ran; with -dirty behind it if that had been changed since."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True).stdout.strip()
+
+    return git("rev-parse", "--short", "HEAD") + ("-dirty" if git("status", "--porcelain", "../src", "*.py") else "")
 
 
 def keep(path: Path, row: dict[str, Any]) -> None:

@@ -79,7 +79,7 @@ class Processes:
         """The sums over all processes."""
         if self.count == 1:
             return list(values)
-        sums = torch.tensor(values, dtype=torch.float64 if self.device.type != "mps" else None, device=self.device)
+        sums = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(sums)
         return sums.tolist()
 
