@@ -3,7 +3,6 @@ import io
 import json
 import math
 import os
-import time
 from dataclasses import replace
 
 import pytest
@@ -12,6 +11,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from supertoken.benchmarking import measure
 from supertoken.benchmarking.cost import MatrixProducts, cost_of, make_model
 from supertoken.benchmarking.engines import Job, make_call, random_images
 from supertoken.benchmarking.measure import MOST, in_child, peak_memory, piece, product_call, take_turns
@@ -140,39 +140,59 @@ def test_products_alone_are_as_many_as_the_model_has():
     product_call(cost.products.items(), torch.float32, "cpu")()
 
 
-def test_an_artificial_sleep_shows_as_the_slowdown_that_it_is():
+class Clock:
+    """A clock that only moves when it is read, and when someone spends time by it."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        self.now += 1e-3
+        return self.now
+
+    def spend(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    made = Clock()
+    monkeypatch.setattr(measure, "time", made)
+    return made
+
+
+def test_a_slower_call_shows_as_the_slowdown_that_it_is(clock):
     times, errors = take_turns(
-        {"fast": lambda: time.sleep(0.004), "slow": lambda: time.sleep(0.012)}, rounds=5, seconds=0.02
+        {"fast": lambda: clock.spend(0.004), "slow": lambda: clock.spend(0.012)}, rounds=5, seconds=1
     )
     ratios = [a / b for a, b in zip(times["fast"], times["slow"], strict=True)]
-    assert not errors and quartiles(ratios)[1] == pytest.approx(1 / 3, rel=0.15)
+    assert not errors and quartiles(ratios)[1] == pytest.approx(1 / 3, rel=0.01)
 
 
-def test_a_model_that_sleeps_and_two_copies_of_one_model(tmp_path, capsys, monkeypatch):
-    class Sleeper(nn.Module):
+def test_a_model_that_takes_longer_and_two_copies_of_one_model(tmp_path, capsys, monkeypatch, clock):
+    class Slower(nn.Module):
         def __init__(self, model, seconds):
             super().__init__()
             self.model, self.seconds, self.pretrained_cfg = model, seconds, model.pretrained_cfg
 
         def forward(self, x):
-            time.sleep(self.seconds)
+            clock.spend(self.seconds)
             return self.model(x)
 
     real = timm.create_model
 
-    def create(name, sleep=0.0, copy=0, **kwargs):
-        return Sleeper(real(name, **kwargs), sleep)
+    def create(name, takes=0.0, copy=0, **kwargs):
+        return Slower(real(name, **kwargs), takes)
 
     monkeypatch.setattr(timm, "create_model", create)
     out = tmp_path / "out"
-    # long beside the model's own few milliseconds, which waver on a busy machine
-    models = ["stt_nano:sleep=0.05", "stt_nano:sleep=0.15", "stt_nano:sleep=0.05,copy=1"]
-    code, *_ = run(capsys, *models, "--rounds=5", "--seconds=0.1", "--memory=false", "--batch_size=1", f"--out={out}")
+    models = ["stt_nano:takes=0.05", "stt_nano:takes=0.15", "stt_nano:takes=0.05,copy=1"]
+    code, *_ = run(capsys, *models, "--rounds=5", "--seconds=0.01", "--memory=false", "--batch_size=1", f"--out={out}")
     assert code == 0
     first, slow, copy = rows_of(out)
     assert float(first["ratio"]) == 1
-    assert 0.3 < float(slow["ratio"]) < 0.7
-    assert float(copy["ratio"]) == pytest.approx(1, abs=0.15)
+    assert float(slow["ratio"]) == pytest.approx(1 / 3, rel=0.02)
+    assert float(copy["ratio"]) == pytest.approx(1, rel=0.02)
 
 
 def test_a_failing_call_leaves_the_others():

@@ -1,7 +1,6 @@
 """A run that is killed and resumed ends with the very same weights as one that never stopped."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -49,7 +48,9 @@ def test_killed_and_resumed_with_other_workers_equals_never_interrupted(tmp_path
     while not checkpoint.exists():
         assert process.poll() is None, "ended before the first checkpoint"
         time.sleep(0.01)
-    time.sleep(random.Random(7).uniform(0.05, 0.3))
+    first = checkpoint.stat().st_mtime_ns
+    while checkpoint.stat().st_mtime_ns == first and process.poll() is None:
+        pass
     assert process.poll() is None, "ended before it could be killed: make the run longer"
     process.send_signal(signal.SIGKILL)
     process.wait()
