@@ -102,7 +102,7 @@ class Part(Subset):
 
 def targets_by_name(source: Source, classes: list[str]) -> np.ndarray:
     """The source's targets as numbers of another list of classes, which has all of the source's."""
-    order = np.array([classes.index(name) for name in source.classes])
+    order = np.array([classes.index(name) for name in source.classes], dtype=np.int64)  # there may be none
     if not source.multi_label:
         return order[source.targets]
     targets = np.zeros((len(source), len(classes)), dtype=np.float32)
