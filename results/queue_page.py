@@ -92,7 +92,7 @@ def at_rate(found: dict[str, Any], rate: float | None) -> dict[str, Any]:
         return found | {"rate": None}
     minutes = found["images"] / rate / 60
     curves = [[[minutes * at / curve[-1][0], value] for at, value in curve] for curve in found["curves"]]
-    return found | {"rate": rate, "minutes": minutes, "curves": curves}
+    return found | {"rate": rate, "minutes": minutes, "curves": curves, "cpus": set()}  # all on one machine
 
 
 def results(
@@ -140,7 +140,7 @@ def section(group: str, about: dict[str, Any], arms: dict[str, dict[str, Any]]) 
     lines += [f"{what} of this group: {text}.\n" for what, text in own.items() if text]
     tested = any(r["test"] for r in arms.values())
     one_machine = len(set[str]().union(*(r["cpus"] for r in arms.values()))) < 2
-    timed = one_machine and all(r["rate"] for r in arms.values())
+    timed = bool(arms) and one_machine and all(r["rate"] for r in arms.values())
     head = ["arm", "parameters", "MMACs", "validation", *(["test"] if tested else []), "seeds"]
     head += [*(["images/s"] if timed else []), "PFLOP"]
     lines += ["| " + " | ".join([*head, "verdict"]) + " |", "|---" * (len(head) + 1) + "|"]

@@ -9,6 +9,7 @@ without loading and augmentation; inference is in fp32.
 
 import argparse
 import csv
+import io
 import json
 import statistics
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 import yaml
-from run_queue import HERE, arguments, commit, read_rows, register, spec_of
+from run_queue import COMMIT, HERE, arguments, read_rows, register, spec_of
 
 from supertoken.benchmarking.measure import take_turns
 from supertoken.benchmarking.report import quartiles
@@ -53,22 +54,25 @@ def measured(queue: dict[str, Any], group: str) -> list[dict[str, Any]]:
     about = queue["groups"][group]
     args = {arm: arguments(queue, about, changes) for arm, changes in about["arms"].items()}
     recipes = {arm: Recipe(**spec_of(queue, text)[0]) for arm, text in args.items()}
-    here = {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"), "commit": commit(), **environment()}
+    here = {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"), "commit": COMMIT, **environment()}
+    if any(recipe.precision == "auto" for recipe in recipes.values()):
+        raise SystemExit(f"{group}: its recipe leaves the precision to the machine; name one")
     found: list[dict[str, Any]] = []
     for mode in ("inference", "train"):
         calls = {arm: call_of(recipe, mode) for arm, recipe in recipes.items()}
         times, errors = take_turns(calls, rounds=ROUNDS, seconds=SECONDS)
         if errors:
             raise SystemExit(f"{group}: {errors}")
-        first = next(iter(times.values()))
-        for arm, seconds in times.items():
+        each = {arm: [value / (recipes[arm].batch_size or 1) for value in seconds] for arm, seconds in times.items()}
+        first = next(iter(each.values()))
+        for arm, seconds in each.items():
             row: dict[str, Any] = {"group": group, "arm": arm, "model_args": args[arm], "mode": mode}
             row |= {"precision": recipes[arm].precision if mode == "train" else "fp32"}
             row |= {"batch": recipes[arm].batch_size}
-            row |= {"images_per_second": (recipes[arm].batch_size or 0) / statistics.median(seconds)}
+            row |= {"images_per_second": 1 / statistics.median(seconds)}
             ratios = quartiles([a / b for a, b in zip(first, seconds, strict=True)])
             row |= dict(zip(("ratio_q1", "ratio", "ratio_q3"), ratios, strict=True))
-            found.append(row | {"seconds": json.dumps([round(value, 5) for value in seconds])} | here)
+            found.append(row | {"seconds": json.dumps([round(value, 5) for value in times[arm]])} | here)
             print(f"{arm}, {mode}: {row['images_per_second']:.0f} images/s, {row['ratio']:.2f} times", flush=True)
     return found
 
@@ -87,10 +91,11 @@ def main() -> None:
     for group in args.groups:
         path = folder / "speed.csv"
         rows = [row for row in read_rows(path) if row["group"] != group] + measured(queue, group)
-        with open(path, "w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[-1]))
-            writer.writeheader()
-            writer.writerows(rows)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(rows[-1]))
+        writer.writeheader()
+        writer.writerows(rows)  # an error here leaves the file as it was
+        path.write_text(text.getvalue(), newline="")
 
 
 if __name__ == "__main__":

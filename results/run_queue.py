@@ -175,17 +175,24 @@ def figures(folder: Path) -> dict[str, Any]:
         **({"test_top1": found["test"]["top1"]} if "test" in found else {}),
         "curve": json.dumps([[round(row["minutes"], 2), round(row["val_top1"], 4)] for row in metrics]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
-        "environment": json.dumps(environment() | {"commit": commit()}),
+        "environment": json.dumps(environment() | {"commit": COMMIT}),
     }
 
 
 def commit() -> str:
-    """Of the code that ran; with -dirty behind it if that had been changed since."""
+    """Of the code that runs; with -dirty behind it if that has been changed since."""
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
 
-    return git("rev-parse", "--short", "HEAD") + ("-dirty" if git("status", "--porcelain", "../src", "*.py") else "")
+    try:
+        changed = git("status", "--porcelain", "../src", "*.py")
+        return git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+COMMIT = commit()  # now, as it may change while the queue runs
 
 
 def keep(path: Path, row: dict[str, Any]) -> None:

@@ -74,7 +74,7 @@ def card(run: Path, name: str) -> str:
     parts = json.loads((run / "evaluation.json").read_text())
     config = json.loads((run / "model" / "config.json").read_text())
     metrics = read_metrics(run / "metrics.csv")
-    best = max(metrics, key=lambda row: (row["val_top1"], -row["val_loss"]))
+    best = next(row for row in metrics if row["step"] == config["supertoken"]["steps"])
     machine = json.loads((run / "environment.json").read_text())
     rows = [
         f"| {part} | {f['images']:,} | {100 * f['top1']:.2f} % | {100 * f['calibration_error']:.1f} % |"
@@ -117,7 +117,7 @@ def ship(run: Path, name: str, weights: Path = WEIGHTS) -> Path:
     (folder / "model.safetensors").chmod(0o644)
     config = json.loads((run / "model" / "config.json").read_text())
     config["supertoken"]["data"] = Path(config["supertoken"]["data"]).name
-    config["supertoken"]["data_license"] = "see README.md, Terms of the data"
+    config["supertoken"]["data_license"] = config["supertoken"]["data_license"] or "see README.md, Terms of the data"
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (folder / "README.md").write_text(text)
     return folder

@@ -54,5 +54,10 @@ def test_an_error_of_a_worker_is_its_last_line(monkeypatch, capsys):
             "Caught FileNotFoundError in DataLoader worker process 0.\nOriginal Traceback\n  at\nlast: x"
         )
 
+    def fails_without_a_word(argv):
+        raise TimeoutError
+
     monkeypatch.setitem(supertoken.cli.VERBS, "models", (fails, ""))
     assert ended(capsys, "models") == (1, "supertoken: last: x\n")
+    monkeypatch.setitem(supertoken.cli.VERBS, "models", (fails_without_a_word, ""))
+    assert ended(capsys, "models") == (1, "supertoken: TimeoutError\n")

@@ -119,7 +119,11 @@ def test_one_label_and_several_are_not_mixed_up(trained, about, tmp_path):
     model = load_model(trained)
     with pytest.raises(EvaluationError, match="several labels for each image, and the model was trained for one"):
         evaluate(Predictor(model), source, progress=False)
+    lines = [f"{path.name}," for path in sorted(folder.glob("*.png"))]
+    (folder / "labels.csv").write_text("\n".join(["file,labels", *lines]))
     model.about["multi_label"] = True
+    with pytest.raises(EvaluationError, match="no image of the data has a label"):
+        evaluate(Predictor(model), open_part(str(folder), None, about)[0], progress=False)
     with pytest.raises(EvaluationError, match="one label for each image, and the model was trained for several"):
         evaluate(Predictor(model), open_part(about["data"], None, about)[0], progress=False)
 

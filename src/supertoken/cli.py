@@ -358,7 +358,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     except expected_errors() as error:
         if debug:
             raise
-        fail(str(error).strip().splitlines()[-1], FAILED)  # a worker's error begins with its traceback
+        text = str(error) or type(error).__name__
+        if "Original Traceback" in text:  # of a worker
+            text = text.strip().splitlines()[-1]
+        fail(text, FAILED)
     except RuntimeError as error:
         if debug or not any(words in str(error) for words in ("out of memory", "not enough memory", "can't allocate")):
             raise

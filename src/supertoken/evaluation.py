@@ -184,12 +184,14 @@ def evaluate(
         gather: Takes this process's answers and returns those of all.
 
     Raises:
-        EvaluationError: A damaged image (unless left out), no image at all, a class the model does not know, or several
-            labels for each image where the model gives one, or the other way round.
+        EvaluationError: A damaged image (unless left out), no image or no label at all, a class that the model does not
+            know, or several labels for each image where the model gives one, or the other way round.
     """
     if source.multi_label != predictor.trained.multi_label:
         of_data, of_model = ("several labels", "one") if source.multi_label else ("one label", "several")
         raise EvaluationError(f"the data has {of_data} for each image, and the model was trained for {of_model}")
+    if source.multi_label and not source.targets.any():
+        raise EvaluationError("no image of the data has a label, so nothing can be measured")
     classes = predictor.trained.classes
     targets = torch.as_tensor(known_targets(source, classes))
     if batches is None:

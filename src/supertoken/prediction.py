@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from .data.augmentation import normalize
-from .data.decode import IMAGE_ENDINGS, BadImage, decode
+from .data.decode import IMAGE_ENDINGS, BadImage, decode, printable
 from .data.loading import Preprocess
 from .run_folder import TrainedModel
 
@@ -85,9 +85,17 @@ class Predictor:
     Args:
         trained: From run_folder.load_model.
         device: Where to compute.
+
+    Raises:
+        PredictionError: Its classes have no names.
     """
 
     def __init__(self, trained: TrainedModel, device: str | torch.device = "cpu") -> None:
+        named, there = len(trained.classes), getattr(trained.model, "num_classes", None)
+        if named != there:
+            raise PredictionError(
+                f"{trained.path}: {named} names for {there} classes: write them into label_names of its config.json"
+            )
         self.trained = trained
         self.device = torch.device(device)
         self.model = trained.model.to(self.device).eval()
@@ -113,11 +121,11 @@ class Predictor:
             for file in files[start : start + batch_size]:
                 try:
                     images.append(self.preprocess(decode(file.read_bytes(), str(file))))
-                    rows.append(Row(str(file), [], []))
+                    rows.append(Row(printable(file), [], []))
                 except BadImage as error:
-                    rows.append(Row(str(file), [], [], error.reason))
+                    rows.append(Row(printable(file), [], [], error.reason))
                 except OSError as error:
-                    rows.append(Row(str(file), [], [], error.strerror or str(error)))
+                    rows.append(Row(printable(file), [], [], error.strerror or str(error)))
             if images:
                 top = self.probabilities(self.logits(torch.stack(images))).topk(topk)
                 good = [row for row in rows if row.error is None]

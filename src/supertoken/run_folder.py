@@ -174,10 +174,6 @@ def load_model(path: str | Path, img_size: int | None = None) -> TrainedModel:
     except (TypeError, ValueError, SafetensorError) as error:
         raise RunFolderError(f"{path}: cannot be read by this version: {str(error).splitlines()[0]}") from error
     classes = list(content.get("label_names") or content["pretrained_cfg"].get("label_names") or [])
-    if len(classes) != model.num_classes:
-        raise RunFolderError(
-            f"{path}: {len(classes)} names for {model.num_classes} classes: write them into label_names of config.json"
-        )
     data_config = resolve_data_config({}, pretrained_cfg=content["pretrained_cfg"])
     return TrainedModel(
         model=model.eval(),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from supertoken.data.checking import other_files
 from supertoken.data.sources import DataError, fingerprint, open_splits
 from tests.data.test_decode import encoded
 from tests.training.conftest import make_folder
@@ -164,6 +165,8 @@ def test_names_that_are_no_text_are_shown_escaped(tmp_path):
     splits = open_splits(str(folder), val_fraction=0)
     assert sum(splits.train.name(i).endswith("caf\\xe9.png") for i in range(len(splits.train))) == 1
     assert len(fingerprint(splits.train)) == 16 and splits.train.image(0).size
+    os.rename(os.fsencode(folder / "cat" / "002.png"), os.fsencode(folder) + b"/caf\xe9.txt")
+    assert other_files(folder)[0].endswith("caf\\xe9.txt")
     os.rename(os.fsencode(folder / "cat"), os.fsencode(folder) + b"/caf\xe9")
     refused(folder, "not in UTF-8: rename its folder")
 

@@ -36,3 +36,8 @@ def test_training_and_validation_images_must_fit_in_a_quarter_of_the_memory(tmp_
     recipe = Recipe(**TINY | {"crop": "shift"})
     images = make_images(recipe, splits, DATA, Processes(recipe))
     assert (images.images is not None) == kept
+
+
+def test_mirroring_in_turns_needs_every_image_once():
+    with pytest.raises(RecipeError, match="leave out weighted_sampling"):
+        Recipe(hflip="alternating", weighted_sampling=True)

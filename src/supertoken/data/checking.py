@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from .decode import IMAGE_ENDINGS, BadImage, in_threads
+from .decode import IMAGE_ENDINGS, BadImage, in_threads, printable
 from .sources import DataError, Source, open_splits
 
 
@@ -171,7 +171,7 @@ def other_files(root: Path) -> list[str]:
         for p in sorted(root.rglob("*"))
         if p.is_file() and p.suffix.lower() not in IMAGE_ENDINGS and p.name.lower() not in known and p.name[0] != "."
     ]
-    return [f"not an image by its ending, left out: {p}" for p in found]
+    return [f"not an image by its ending, left out: {printable(p)}" for p in found]
 
 
 def print_report(

@@ -36,6 +36,11 @@ class BadImage(Exception):
         return f"{self.name}: {self.reason}"
 
 
+def printable(name: str | os.PathLike) -> str:
+    r"""The name of a file to show to a person: what of it is no UTF-8 as \xNN."""
+    return os.fspath(name).encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 class _Quiet:
     """Silences Pillow's warnings (size, odd EXIF, palettes) while any thread decodes.
 

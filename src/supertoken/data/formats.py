@@ -1,6 +1,7 @@
 """The formats of files in which labelled images come: folder, archive, table of labels, WebDataset shards."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from typing import Any
 import braceexpand
 import numpy as np
 
-from .decode import IMAGE_ENDINGS
+from .decode import IMAGE_ENDINGS, printable
 from .libraries import open_digits, open_hf, open_torchvision
 from .readers import FolderReader, MemoryReader, TarReader, ZipReader
 from .sources import SPLIT_NAMES, DataError, Source
@@ -73,7 +74,7 @@ class Files(Source):
         self.reader, self.classes, self.targets = reader, classes, targets
 
     def name(self, i: int) -> str:
-        return os.fsencode(self.reader.name(i)).decode(errors="backslashreplace")
+        return printable(self.reader.name(i))
 
     def read(self, i: int) -> bytes:
         return self.reader.read(i)
@@ -180,14 +181,14 @@ def _labelled_parts(root: Path, tables: dict[str, Path]) -> dict[str, Source]:
 def _read_labels(table: Path) -> list[tuple[str, list[str]]]:
     """Files and their labels, from a table with the columns file and labels (several labels are separated by |)."""
     try:
-        with open(table, newline="", encoding="utf-8-sig") as file:  # Excel begins its files with a mark
-            reader = csv.DictReader(file)
-            if not set(reader.fieldnames or ()) >= {"file", "labels"}:
-                raise DataError(f"{table}: the first line must be: file,labels")
-            # a line without a comma has no labels
-            return [(row["file"] or "", [s for s in (row["labels"] or "").split("|") if s]) for row in reader]
+        text = table.read_bytes().decode("utf-8-sig")  # Excel begins its files with a mark
     except UnicodeDecodeError as error:
         raise DataError(f"{table}: not in UTF-8 ({error.reason} at byte {error.start}); save it so") from None
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    if not set(reader.fieldnames or ()) >= {"file", "labels"}:
+        raise DataError(f"{table}: the first line must be: file,labels")
+    # a line without a comma has no labels
+    return [(row["file"] or "", [s for s in (row["labels"] or "").split("|") if s]) for row in reader]
 
 
 def open_shards(spec: str) -> dict[str, Source]:
@@ -211,7 +212,7 @@ def open_shards(spec: str) -> dict[str, Source]:
         word = re.match(r"[a-z]*", Path(shard).name.lower())
         groups.setdefault(SPLIT_NAMES.get(word.group() if word else "", "train"), []).append(shard)
     try:
-        classes = [c for c in listed.read_text("utf-8").split("\n") if c] if listed.exists() else None
+        classes = [c for c in listed.read_text("utf-8-sig").split("\n") if c] if listed.exists() else None
         return {part: _shard_source(files, classes) for part, files in groups.items()}
     except (*TAR_ERRORS, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(

@@ -110,7 +110,7 @@ def open_torchvision(name: str) -> dict[str, Source]:
         try:
             try:
                 data = open_part(part, download=False)
-            except Exception:  # not there, or not all of it
+            except RuntimeError:  # torchvision's, when it is not there, or not all of it
                 data = open_part(part, download=True)
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__

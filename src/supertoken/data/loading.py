@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -258,13 +259,14 @@ def cores() -> int:
 
 
 def free_memory() -> int:
-    """Bytes that this process may still take: of the machine's, and of its container's if that has a limit."""
-    free = psutil.virtual_memory().available
-    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    """Bytes that this process may still take, of the machine's and within the limit of its container (cgroup v2)."""
+    free, group = psutil.virtual_memory().available, Path("/sys/fs/cgroup")
     try:
-        return min(free, max(0, int(limit.read_text()) - int(used.read_text())))
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        files = re.search(r"^inactive_file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
     except (OSError, ValueError):  # no such system, or no limit
         return free
+    return max(0, min(free, limit - used + (int(files[1]) if files else 0)))  # what was read of files gives way
 
 
 def default_workers() -> int:

@@ -126,6 +126,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.epochs is not None and self.minutes is not None:
             raise RecipeError("epochs and minutes are both set: the time budget decides the epochs, so give only one")
+        if self.hflip == "alternating" and self.weighted_sampling:
+            raise RecipeError("hflip=alternating needs every image once an epoch: leave out weighted_sampling")
         limits: Dict[str, tuple[float, float]] = {
             "val_fraction": (0, 0.9),
             "warmup": (0, 0.9),

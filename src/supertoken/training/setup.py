@@ -121,10 +121,9 @@ def prepare(
     device = processes.device
     if splits.val is None:
         raise RecipeError("there is no validation data: set val_fraction above 0")
-    if splits.val.multi_label and not splits.val.targets.any():
-        raise RecipeError(
-            "no validation image has a label, so nothing can be measured: give a val part, or another seed"
-        )
+    for part, source in {"validation": splits.val, "test": splits.test}.items():
+        if source is not None and source.multi_label and not source.targets.any():
+            raise RecipeError(f"no {part} image has a label, so nothing can be measured: give some, or another seed")
     open_ended = recipe.epochs is None and recipe.minutes is None and device.type == "cpu"
     recipe, said = fill_in(recipe, splits, device, processes.count)
     if recipe.precision == "auto":
