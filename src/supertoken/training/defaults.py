@@ -143,7 +143,7 @@ def seconds_per_image(
             began = time.perf_counter()
             work()
             if device.type != "cpu":
-                torch.accelerator.synchronize()
+                torch.accelerator.synchronize(device)
             times.append(time.perf_counter() - began)
         return statistics.median(times)
 
