@@ -142,7 +142,7 @@ def section(group: str, about: dict[str, Any], arms: dict[str, dict[str, Any]]) 
     one_machine = len(set[str]().union(*(r["cpus"] for r in arms.values()))) < 2
     timed = bool(arms) and one_machine and all(r["rate"] for r in arms.values())
     head = ["arm", "parameters", "MMACs", "validation", *(["test"] if tested else []), "seeds"]
-    head += [*(["images/s"] if timed else []), "PFLOP"]
+    head += [*(["images/s"] if timed else []), "PFLOP", *(["points per PFLOP"] if tested else [])]
     lines += ["| " + " | ".join([*head, "verdict"]) + " |", "|---" * (len(head) + 1) + "|"]
     said = verdicts(arms)
     for arm in about["arms"]:
@@ -152,8 +152,9 @@ def section(group: str, about: dict[str, Any], arms: dict[str, dict[str, Any]]) 
         r = arms[arm]
         cells = [arm, f"{r['parameters'] / 1e3:,.0f}k", f"{r['mmacs']:.1f}"]
         cells += [r["validation"], *([r["test"]] if tested else [])]
-        cells += [str(r["seeds"]), *([f"{r['rate']:.0f}"] if timed else []), f"{r['petaflops']:.3f}", said[arm]]
-        lines.append("| " + " | ".join(cells) + " |")
+        cells += [str(r["seeds"]), *([f"{r['rate']:.0f}"] if timed else []), f"{r['petaflops']:.3f}"]
+        cells += [f"{r['mean'] / r['petaflops']:,.0f}"] if tested else []
+        lines.append("| " + " | ".join([*cells, said[arm]]) + " |")
     return lines + [""]
 
 
