@@ -389,3 +389,10 @@ def test_speeds_are_those_of_the_arms_own_steps(runner, tmp_path, monkeypatch):
 
 def stem_of(model):
     return [m for m in model.stem.modules() if isinstance(m, nn.Conv2d)]
+
+
+@pytest.mark.parametrize("name", ["ablations", "short", "peers"])
+def test_no_argument_of_an_arm_is_null_as_timm_drops_those(runner, name):
+    queue = yaml.safe_load((RESULTS / name / "queue.yaml").read_text())
+    for about in queue["groups"].values():
+        assert not any("null" in runner.arguments(queue, about, changes) for changes in about["arms"].values())
