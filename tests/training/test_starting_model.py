@@ -162,3 +162,12 @@ def test_a_frozen_backbone_leaves_the_classifier_and_its_dropout(name):
     assert any(isinstance(m, nn.Dropout) and m.p == 0.5 and m.training for m in model.modules())
     norms = [m for m in model.modules() if isinstance(m, (nn.BatchNorm2d, nn.LayerNorm))]
     assert norms and not any(norm.training for norm in norms)
+
+
+def test_arguments_that_timm_drops_are_refused():
+    for name, args in (("stt_t", {"layer_scale": None}), ("convnext_atto", {"ls_init_value": None})):
+        with pytest.raises(RecipeError, match=f"timm drops {next(iter(args))}=null"):
+            starting_model(Recipe(model=name, model_args=args, img_size=32), CLASSES)
+    _, recipe = starting_model(Recipe(model="stt_nano", img_size=32), CLASSES)
+    assert recipe.model_args["layer_scale"] is None  # as it is without, so that a run's own recipe repeats it
+    starting_model(recipe, CLASSES)

@@ -29,8 +29,12 @@ def starting_model(recipe: Recipe, classes: list[str]) -> tuple[nn.Module, Recip
     """
     if recipe.init is None:
         model = build(recipe, len(classes))
+        made = architecture_of(model)
+        dropped = [key for key, value in recipe.model_args.items() if value is None and made.get(key, key) is not None]
+        if dropped:
+            raise RecipeError(f"model_args: timm drops {dropped[0]}=null and takes the default: give another value")
         # all of it, so that the recipe makes the same network whatever a later version calls by its name
-        return model, replace(recipe, model_args=architecture_of(model) | recipe.model_args)
+        return model, replace(recipe, model_args=made | recipe.model_args)
     if not is_trained(recipe.init) and timm.is_model(recipe.init.partition(".")[0]):
         return _from_timm(recipe, recipe.init, classes)
     trained = load_model(recipe.init)
