@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 import yaml
-from run_queue import COMMIT, HERE, arguments, read_rows, register, spec_of
+from run_queue import HERE, arguments, commit, read_rows, register, spec_of
 
 from supertoken.benchmarking.measure import take_turns
 from supertoken.benchmarking.report import quartiles
@@ -54,7 +54,7 @@ def measured(queue: dict[str, Any], group: str) -> list[dict[str, Any]]:
     about = queue["groups"][group]
     args = {arm: arguments(queue, about, changes) for arm, changes in about["arms"].items()}
     recipes = {arm: Recipe(**spec_of(queue, text)[0]) for arm, text in args.items()}
-    here = {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"), "commit": COMMIT, **environment()}
+    here = {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"), "commit": commit(), **environment()}
     if any(recipe.precision == "auto" for recipe in recipes.values()):
         raise SystemExit(f"{group}: its recipe leaves the precision to the machine; name one")
     found: list[dict[str, Any]] = []

@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import csv
 import fcntl
+import functools
 import hashlib
 import importlib.util
 import json
@@ -175,12 +176,13 @@ def figures(folder: Path) -> dict[str, Any]:
         **({"test_top1": found["test"]["top1"]} if "test" in found else {}),
         "curve": json.dumps([[round(row["minutes"], 2), round(row["val_top1"], 4)] for row in metrics]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
-        "environment": json.dumps(environment() | {"commit": COMMIT}),
+        "environment": json.dumps(environment() | {"commit": commit()}),
     }
 
 
+@functools.cache  # it may change while the queue runs
 def commit() -> str:
-    """Of the code that runs; with -dirty behind it if that has been changed since."""
+    """Of the code when it began to run; with -dirty behind it if that had been changed since."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
@@ -190,9 +192,6 @@ def commit() -> str:
         return git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-COMMIT = commit()  # now, as it may change while the queue runs
 
 
 def keep(path: Path, row: dict[str, Any]) -> None:
@@ -228,6 +227,7 @@ def main() -> None:
             print(f"{job['group']}: {job['arm']}, seed {job['seed']}: {row['val_top1'] if row else 'not run yet'}")
         return
     keep_freed_memory()
+    commit()
     register(folder)
     for job in todo:  # what is missing is said before the first hour
         view(queue, spec_of(queue, job["model_args"])[1], args.data, args.work)

@@ -28,8 +28,8 @@ def keep_freed_memory() -> bool:
 def write_out_attention(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """Has timm's attention layers multiply matrices instead of calling torch's fused kernel, where that trains faster.
 
-    In bf16 on a CPU its backward pass takes several times as long as the products written out (torch 2.14; the slow
-    test of it measures both).
+    In bf16 on a CPU its backward pass takes much longer than the products written out (torch 2.14; a slow test
+    measures both).
 
     Args:
         model: What will be trained.

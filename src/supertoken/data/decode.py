@@ -95,8 +95,8 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
             if image.format == "EPS":  # Pillow would run Ghostscript on a stranger's program
                 raise BadImage(name, "EPS is not read")
             image.load()
-            image.getexif()  # reads the orientation, and then Pillow need not write the rest anew, which fails on
-            for key in ("exif", "Raw profile type exif"):  # tags of the wrong kind
+            image.getexif()  # keeps the orientation
+            for key in ("exif", "Raw profile type exif"):  # or Pillow writes the rest anew, and fails on odd tags
                 image.info.pop(key, None)
             return to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:

@@ -47,7 +47,7 @@ def open_parts(spec: str) -> dict[str, Source]:
         tables = {Path(f).parent.as_posix(): path / f for f in files if Path(f).name == "labels.csv"}
         tables = {where: p for where, p in tables.items() if where == "." or where.lower() in SPLIT_NAMES}
         if tables:
-            return _labelled_parts(path, tables)
+            return _labelled_parts(tables)
         return _parts_of_paths(spec, files, lambda kept: FolderReader(path, kept))
     if path.name.endswith(".zip"):
         try:
@@ -161,7 +161,7 @@ def _tar_index(path: Path) -> tuple[list[str], Callable[[list[Any]], Any], list[
     return names, lambda kept: MemoryReader([n for n, _ in kept], [c for _, c in kept]), contents
 
 
-def _labelled_parts(root: Path, tables: dict[str, Path]) -> dict[str, Source]:
+def _labelled_parts(tables: dict[str, Path]) -> dict[str, Source]:
     """Parts with a labels.csv in each."""
     parts: dict[str, Source] = {}
     for where, table in tables.items():

@@ -205,7 +205,7 @@ def to_train(model: nn.Module, recipe: Recipe, device: torch.device) -> None:
 
 
 def make_images(recipe: Recipe, splits: Splits, data_config: dict[str, Any], processes: Processes) -> TrainImages:
-    """Training images, in memory if the recipe says so, or they and the validation images fit in a quarter of it."""
+    """Training images, in memory if the recipe says so, or with the validation images in a quarter of what is free."""
     assert recipe.img_size is not None and recipe.crop is not None and recipe.hflip is not None
     crop = Crop(recipe.crop, recipe.img_size, recipe.crop_scale)
     resized = recipe.crop == "resized"
