@@ -3,15 +3,15 @@
 import shutil
 from pathlib import Path
 
-from supertoken.cli import main
-from supertoken.data.sources import open_splits
+from supertokenvit.cli import main
+from supertokenvit.data.sources import open_splits
 
 RUN = Path("runs/demo")
 
 
 def step(title: str, words: list[str]) -> None:
     """Prints a command and runs it."""
-    print(f"\n== {title}\n$ supertoken {' '.join(words)}", flush=True)
+    print(f"\n== {title}\n$ supertokenvit {' '.join(words)}", flush=True)
     main(words)
 
 

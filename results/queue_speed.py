@@ -20,13 +20,13 @@ import torch
 import yaml
 from run_queue import HERE, arguments, commit, read_rows, register, spec_of
 
-from supertoken.benchmarking.measure import take_turns
-from supertoken.benchmarking.report import quartiles
-from supertoken.cpu import keep_freed_memory
-from supertoken.run_folder import environment
-from supertoken.training.defaults import random_images, training_step
-from supertoken.training.recipe import Recipe
-from supertoken.training.setup import build, to_train
+from supertokenvit.benchmarking.measure import take_turns
+from supertokenvit.benchmarking.report import quartiles
+from supertokenvit.cpu import keep_freed_memory
+from supertokenvit.run_folder import environment
+from supertokenvit.training.defaults import random_images, training_step
+from supertokenvit.training.recipe import Recipe
+from supertokenvit.training.setup import build, to_train
 
 CPU, CLASSES = torch.device("cpu"), 10
 ROUNDS, SECONDS = 15, 1.0

@@ -33,13 +33,13 @@ from typing import Any
 
 import yaml
 
-from supertoken.benchmarking.cost import cost_of
-from supertoken.benchmarking.plan import Contestant
-from supertoken.cpu import keep_freed_memory
-from supertoken.run_folder import environment
-from supertoken.training.loop import TrainingStopped, resume, train
-from supertoken.training.recipe import Recipe
-from supertoken.training.report import read_metrics
+from supertokenvit.benchmarking.cost import cost_of
+from supertokenvit.benchmarking.plan import Contestant
+from supertokenvit.cpu import keep_freed_memory
+from supertokenvit.run_folder import environment
+from supertokenvit.training.loop import TrainingStopped, resume, train
+from supertokenvit.training.recipe import Recipe
+from supertokenvit.training.report import read_metrics
 
 HERE = Path(__file__).parent
 

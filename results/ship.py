@@ -14,12 +14,12 @@ from pathlib import Path
 import yaml
 from safetensors.torch import load_file, save_file
 
-from supertoken.model.summary import changed
-from supertoken.training.recipe import Recipe
-from supertoken.training.report import read_metrics
+from supertokenvit.model.summary import changed
+from supertokenvit.training.recipe import Recipe
+from supertokenvit.training.report import read_metrics
 
 HERE = Path(__file__).parent
-WEIGHTS = HERE.parent / "src" / "supertoken" / "weights"
+WEIGHTS = HERE.parent / "src" / "supertokenvit" / "weights"
 LIMIT = 16e6  # bytes
 VIEWS = {
     "flip": "Its answer is the mean over an image and its mirror image.\n",
@@ -29,7 +29,7 @@ VIEWS = {
 CARD = """---
 library_name: timm
 pipeline_tag: image-classification
-tags: [image-classification, supertoken]
+tags: [image-classification, supertokenvit]
 ---
 
 # {name}
@@ -37,12 +37,12 @@ tags: [image-classification, supertoken]
 A Super Token Transformer (arXiv 2111.13156, our reconstruction) that tells apart: {classes}.
 
 ```python
-import supertoken, timm
+import supertokenvit, timm
 
 model = timm.create_model("{name}", pretrained=True)
 ```
 
-`supertoken predict photo.jpg --model {name}` uses it too, and `supertoken train --init {name}` fine-tunes it.
+`supertokenvit predict photo.jpg --model {name}` uses it too, and `supertokenvit train --init {name}` fine-tunes it.
 Images are made {size} x {size} pixels. The weights are in half precision and are computed with in single precision.
 
 ## Accuracy
@@ -74,7 +74,7 @@ def card(run: Path, name: str) -> str:
     parts = json.loads((run / "evaluation.json").read_text())
     config = json.loads((run / "model" / "config.json").read_text())
     metrics = read_metrics(run / "metrics.csv")
-    best = next(row for row in metrics if row["step"] == config["supertoken"]["steps"])
+    best = next(row for row in metrics if row["step"] == config["supertokenvit"]["steps"])
     machine = json.loads((run / "environment.json").read_text())
     rows = [
         f"| {part} | {f['images']:,} | {100 * f['top1']:.2f} % | {100 * f['calibration_error']:.1f} % |"
@@ -116,8 +116,10 @@ def ship(run: Path, name: str, weights: Path = WEIGHTS) -> Path:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)
     config = json.loads((run / "model" / "config.json").read_text())
-    config["supertoken"]["data"] = Path(config["supertoken"]["data"]).name
-    config["supertoken"]["data_license"] = config["supertoken"]["data_license"] or "see README.md, Terms of the data"
+    config["supertokenvit"]["data"] = Path(config["supertokenvit"]["data"]).name
+    config["supertokenvit"]["data_license"] = (
+        config["supertokenvit"]["data_license"] or "see README.md, Terms of the data"
+    )
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (folder / "README.md").write_text(text)
     return folder

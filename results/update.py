@@ -13,8 +13,8 @@ from pathlib import Path
 
 import yaml
 
-from supertoken.model.summary import changed
-from supertoken.training.report import read_metrics
+from supertokenvit.model.summary import changed
+from supertokenvit.training.report import read_metrics
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"

@@ -12,11 +12,11 @@ from pathlib import Path
 import yaml
 from run_queue import HERE, folder_of, jobs, read_rows, register, spec_of, valid, view
 
-from supertoken.cpu import keep_freed_memory
-from supertoken.data.sources import open_splits
-from supertoken.evaluation import evaluate
-from supertoken.prediction import Predictor
-from supertoken.run_folder import load_model, shipped_model
+from supertokenvit.cpu import keep_freed_memory
+from supertokenvit.data.sources import open_splits
+from supertokenvit.evaluation import evaluate
+from supertokenvit.prediction import Predictor
+from supertokenvit.run_folder import load_model, shipped_model
 
 VIEWS = ("none", "flip", "shift")
 

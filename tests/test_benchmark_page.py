@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from supertoken.benchmarking.plan import Plan, contestants
-from supertoken.benchmarking.report import write_rows
-from supertoken.benchmarking.table import Row
+from supertokenvit.benchmarking.plan import Plan, contestants
+from supertokenvit.benchmarking.report import write_rows
+from supertokenvit.benchmarking.table import Row
 
 from .results_scripts import RESULTS, script
 from .test_benchmarking import job

@@ -11,14 +11,14 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from supertoken.benchmarking import measure
-from supertoken.benchmarking.cost import MatrixProducts, cost_of, make_model
-from supertoken.benchmarking.engines import Job, make_call, random_images
-from supertoken.benchmarking.measure import MOST, in_child, peak_memory, piece, product_call, take_turns
-from supertoken.benchmarking.plan import BenchmarkError, Contestant, Plan, contestants
-from supertoken.benchmarking.report import crossings, exponent, make_table, quartiles, spread_out
-from supertoken.benchmarking.table import Row
-from supertoken.cli import main
+from supertokenvit.benchmarking import measure
+from supertokenvit.benchmarking.cost import MatrixProducts, cost_of, make_model
+from supertokenvit.benchmarking.engines import Job, make_call, random_images
+from supertokenvit.benchmarking.measure import MOST, in_child, peak_memory, piece, product_call, take_turns
+from supertokenvit.benchmarking.plan import BenchmarkError, Contestant, Plan, contestants
+from supertokenvit.benchmarking.report import crossings, exponent, make_table, quartiles, spread_out
+from supertokenvit.benchmarking.table import Row
+from supertokenvit.cli import main
 
 SMALL = "stt_nano:width=16,heads=2,local_layers=1,global_layers=1"
 
@@ -28,7 +28,7 @@ def job(folder=".", mode="inference", batch=2, img_size=32):
 
 
 def run(capsys, *argv):
-    """Exit code, standard output and error of `supertoken benchmark`."""
+    """Exit code, standard output and error of `supertokenvit benchmark`."""
     code = 0
     try:
         main(["benchmark", *map(str, argv)])
@@ -282,7 +282,7 @@ def test_a_training_step_changes_the_weights(monkeypatch):
         kept.append(make_model(*args))
         return kept[-1]
 
-    monkeypatch.setattr("supertoken.benchmarking.engines.make_model", keep)
+    monkeypatch.setattr("supertokenvit.benchmarking.engines.make_model", keep)
     call = make_call(Contestant("stt_nano"), job(mode="train"))
     before = kept[0].head.weight.detach().clone()
     call()

@@ -2,9 +2,9 @@
 
 import pytest
 
-import supertoken
-from supertoken.cli import main
-from supertoken.data.sources import DataError
+import supertokenvit
+from supertokenvit.cli import main
+from supertokenvit.data.sources import DataError
 
 from .training.conftest import TINY, make_folder
 
@@ -17,7 +17,7 @@ def ended(capsys, *words):
 
 def test_version(capsys):
     main(["--version"])
-    assert capsys.readouterr().out.strip() == supertoken.__version__
+    assert capsys.readouterr().out.strip() == supertokenvit.__version__
 
 
 def test_without_a_verb_it_says_what_there_is(capsys):
@@ -57,7 +57,7 @@ def test_an_error_of_a_worker_is_its_last_line(monkeypatch, capsys):
     def fails_without_a_word(argv):
         raise TimeoutError
 
-    monkeypatch.setitem(supertoken.cli.VERBS, "models", (fails, ""))
-    assert ended(capsys, "models") == (1, "supertoken: last: x\n")
-    monkeypatch.setitem(supertoken.cli.VERBS, "models", (fails_without_a_word, ""))
-    assert ended(capsys, "models") == (1, "supertoken: TimeoutError\n")
+    monkeypatch.setitem(supertokenvit.cli.VERBS, "models", (fails, ""))
+    assert ended(capsys, "models") == (1, "supertokenvit: last: x\n")
+    monkeypatch.setitem(supertokenvit.cli.VERBS, "models", (fails_without_a_word, ""))
+    assert ended(capsys, "models") == (1, "supertokenvit: TimeoutError\n")

@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from supertoken.benchmarking.measure import take_turns
-from supertoken.cpu import keep_freed_memory, write_out_attention
+from supertokenvit.benchmarking.measure import take_turns
+from supertokenvit.cpu import keep_freed_memory, write_out_attention
 
 PAGES = """
 import resource, sys
 import torch
-from supertoken.cpu import keep_freed_memory
+from supertokenvit.cpu import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 for _ in range(3):

@@ -8,15 +8,15 @@ import timm
 import torch
 from rich.console import Console
 
-from supertoken.cli import main
-from supertoken.data.augmentation import normalize
-from supertoken.data.loading import Preprocess
-from supertoken.data.sources import open_splits
-from supertoken.evaluation import EvaluationError, evaluate, open_part
-from supertoken.prediction import Predictor
-from supertoken.run_folder import load_model, save_model
-from supertoken.training.loop import train
-from supertoken.training.recipe import Recipe
+from supertokenvit.cli import main
+from supertokenvit.data.augmentation import normalize
+from supertokenvit.data.loading import Preprocess
+from supertokenvit.data.sources import open_splits
+from supertokenvit.evaluation import EvaluationError, evaluate, open_part
+from supertokenvit.prediction import Predictor
+from supertokenvit.run_folder import load_model, save_model
+from supertokenvit.training.loop import train
+from supertokenvit.training.recipe import Recipe
 
 from .training.conftest import TINY, make_folder
 

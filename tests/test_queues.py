@@ -11,10 +11,10 @@ import yaml
 from timm.data import resolve_data_config
 from torch import nn
 
-from supertoken.run_folder import save_model
-from supertoken.training.optimizer import make_optimizer
-from supertoken.training.recipe import Recipe
-from supertoken.training.starting_model import build
+from supertokenvit.run_folder import save_model
+from supertokenvit.training.optimizer import make_optimizer
+from supertokenvit.training.recipe import Recipe
+from supertokenvit.training.starting_model import build
 
 from .results_scripts import RESULTS, script
 from .training.conftest import make_folder

@@ -8,7 +8,7 @@ import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from supertoken.model.summary import summaries
+from supertokenvit.model.summary import summaries
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

@@ -6,9 +6,9 @@ import pytest
 import yaml
 from rich.console import Console
 
-from supertoken.training.loop import train
-from supertoken.training.recipe import Recipe
-from supertoken.training.report import read_metrics
+from supertokenvit.training.loop import train
+from supertokenvit.training.recipe import Recipe
+from supertokenvit.training.report import read_metrics
 
 from .training.conftest import TINY, make_folder
 
@@ -37,7 +37,7 @@ def data_for(name, folder):
 @pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
 def test_recipe_trains_for_two_steps(path, earlier, tmp_path):
     words = path.read_text().splitlines()[0]
-    assert words.startswith("# ") and "supertoken train --recipe recipes/" + path.name in words
+    assert words.startswith("# ") and "supertokenvit train --recipe recipes/" + path.name in words
     recipe = yaml.safe_load(path.read_text())
     changes = {"out": str(tmp_path / "run"), "epochs": 0.8, "minutes": None, "batch_size": 4, "val_fraction": 0.2}
     changes["accumulate"] = min(2, recipe.get("accumulate", 1))

@@ -5,8 +5,8 @@ import json
 import pytest
 import timm
 
-from supertoken.prediction import PredictionError, Predictor
-from supertoken.run_folder import RunFolderError, load_model, save_model
+from supertokenvit.prediction import PredictionError, Predictor
+from supertokenvit.run_folder import RunFolderError, load_model, save_model
 
 
 @pytest.fixture

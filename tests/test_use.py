@@ -11,16 +11,16 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from supertoken import run_folder
-from supertoken.cli import VERBS, main
-from supertoken.data.sources import open_splits
-from supertoken.evaluation import EvaluationError, evaluate, measure
-from supertoken.model import family
-from supertoken.model.family import WEIGHTS
-from supertoken.prediction import Predictor
-from supertoken.run_folder import RunFolderError, load_model, save_model
-from supertoken.training.loop import train
-from supertoken.training.recipe import Recipe
+from supertokenvit import run_folder
+from supertokenvit.cli import VERBS, main
+from supertokenvit.data.sources import open_splits
+from supertokenvit.evaluation import EvaluationError, evaluate, measure
+from supertokenvit.model import family
+from supertokenvit.model.family import WEIGHTS
+from supertokenvit.prediction import Predictor
+from supertokenvit.run_folder import RunFolderError, load_model, save_model
+from supertokenvit.training.loop import train
+from supertokenvit.training.recipe import Recipe
 
 from .results_scripts import script
 from .training.conftest import TINY, make_folder
@@ -276,7 +276,7 @@ def test_a_failed_save_leaves_the_old_model(trained, tmp_path, monkeypatch):
     def full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("supertoken.run_folder.sync", full)
+    monkeypatch.setattr("supertokenvit.run_folder.sync", full)
     with pytest.raises(OSError, match="No space"):
         save_model(ours.model, tmp_path / "model", **options)
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == before

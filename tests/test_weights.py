@@ -8,11 +8,11 @@ import pytest
 import timm
 import torch
 
-from supertoken.data.sources import open_splits
-from supertoken.evaluation import evaluate
-from supertoken.model.family import SHIPPED
-from supertoken.prediction import Predictor
-from supertoken.run_folder import load_model
+from supertokenvit.data.sources import open_splits
+from supertokenvit.evaluation import evaluate
+from supertokenvit.model.family import SHIPPED
+from supertokenvit.prediction import Predictor
+from supertokenvit.run_folder import load_model
 
 DATA = os.environ.get("SUPERTOKEN_DATA")  # a folder that holds data sets by the tags of the weights
 ANSWERS = Path(__file__).parent / "answers.json"

@@ -14,7 +14,7 @@ import timm
 
 PLUGIN = """
 import timm
-import supertoken
+import supertokenvit
 
 listed = timm.list_models
 

@@ -6,9 +6,9 @@ python docs/figures/dataflow.py
 from html import escape
 from pathlib import Path
 
-from supertoken.model.architecture import Architecture
-from supertoken.model.family import VARIANTS
-from supertoken.model.windows import patch_grid_size
+from supertokenvit.model.architecture import Architecture
+from supertokenvit.model.family import VARIANTS
+from supertokenvit.model.windows import patch_grid_size
 
 WIDTH, HEIGHT = 900, 690
 INK, GREY, LINE, PANEL = "#1b2733", "#55636f", "#8493a0", "#f3f6f9"

@@ -10,10 +10,10 @@ from timm.layers import ConvNormAct, LayerNorm2d, RelPosBias
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from supertoken.model.attention import Attention
-from supertoken.model.layers import LocalLayer
-from supertoken.model.network import SuperTokenTransformer, init_module
-from supertoken.model.windows import LearnedGrid
+from supertokenvit.model.attention import Attention
+from supertokenvit.model.layers import LocalLayer
+from supertokenvit.model.network import SuperTokenTransformer, init_module
+from supertokenvit.model.windows import LearnedGrid
 
 PARTS = ("pointwise", "hand_back", "shared", "patchify", "stem_norm", "stem_width", "positions")
 default_cfgs = generate_default_cfgs(

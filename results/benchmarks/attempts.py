@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from timm.models import reparameterize_model
 
-import supertoken  # noqa: F401  registers the models
-from supertoken.benchmarking.measure import take_turns
-from supertoken.cpu import keep_freed_memory
-from supertoken.run_folder import environment
+import supertokenvit  # noqa: F401  registers the models
+from supertokenvit.benchmarking.measure import take_turns
+from supertokenvit.cpu import keep_freed_memory
+from supertokenvit.run_folder import environment
 
 HERE = Path(__file__).parent
 BATCH, ROUNDS, SECONDS = 8, 15, 0.1

@@ -18,11 +18,11 @@ import timm
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-import supertoken  # noqa: F401  registers the models
-from supertoken.benchmarking.engines import Job, exported, make_call, random_images
-from supertoken.benchmarking.plan import Contestant
-from supertoken.cpu import keep_freed_memory
-from supertoken.run_folder import environment
+import supertokenvit  # noqa: F401  registers the models
+from supertokenvit.benchmarking.engines import Job, exported, make_call, random_images
+from supertokenvit.benchmarking.plan import Contestant
+from supertokenvit.cpu import keep_freed_memory
+from supertokenvit.run_folder import environment
 
 HERE = Path(__file__).parent
 MODELS = ("swin_base_patch4_window7_224", "stt_s25")

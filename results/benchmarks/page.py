@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from supertoken.benchmarking.report import (
+from supertokenvit.benchmarking.report import (
     curves_of,
     draw_sizes,
     draw_throughput,
@@ -25,7 +25,7 @@ FOLDED = ":reparam=true"
 SWIN, OURS = "swin_base_patch4_window7_224", "stt_s25"
 CLAIM = 83.5  # the paper's abstract; not measured by us
 INTRO = """
-Each table of models is one run of `supertoken benchmark` in one process: every model takes a turn in every round,
+Each table of models is one run of `supertokenvit benchmark` in one process: every model takes a turn in every round,
 ratios are taken within a round, and the figure is the median over rounds with its quartiles. *Share of products* sets
 the FLOP/s against those of the model's own matrix products (same shapes, same precision, nothing between them),
 measured in the same rounds. GMACs count attention. Accuracies are what the authors of each model publish for

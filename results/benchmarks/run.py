@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 HERE = Path(__file__).parent
-START = "from supertoken.cli import main; main()"
+START = "from supertokenvit.cli import main; main()"
 
 
 def command(suite: dict, out: Path) -> list[str]:
@@ -29,7 +29,7 @@ def measure(name: str, suite: dict) -> int:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         argv = command(suite, out)
-        print(f"{name}: supertoken {' '.join(argv[:-1])}", flush=True)
+        print(f"{name}: supertokenvit {' '.join(argv[:-1])}", flush=True)
         code = subprocess.run([sys.executable, "-c", START, *argv]).returncode
         if code < 0:
             print(f"{name}: ended by signal {-code}; what it had measured is kept", file=sys.stderr, flush=True)

@@ -12,9 +12,9 @@ import timm
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-import supertoken  # noqa: F401
-from supertoken.benchmarking.cost import cost_of
-from supertoken.benchmarking.plan import Contestant
+import supertokenvit  # noqa: F401
+from supertokenvit.benchmarking.cost import cost_of
+from supertokenvit.benchmarking.plan import Contestant
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent.parent / "docs" / "scaling.md"

@@ -12,9 +12,9 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 from whitening import Whitening
 
-from supertoken.model.attention import Attention
-from supertoken.model.network import SuperTokenTransformer, init_module
-from supertoken.model.stem import ChannelsLast, Stem
+from supertokenvit.model.attention import Attention
+from supertokenvit.model.network import SuperTokenTransformer, init_module
+from supertokenvit.model.stem import ChannelsLast, Stem
 
 PARTS = ("stem", "whitened", "dirac", "shifted", "own_scale", "small_steps")
 default_cfgs = generate_default_cfgs(

@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from supertoken.cli import main
-from supertoken.data import decode
-from supertoken.data.checking import check_data
-from supertoken.data.readers import FolderReader
+from supertokenvit.cli import main
+from supertokenvit.data import decode
+from supertokenvit.data.checking import check_data
+from supertokenvit.data.readers import FolderReader
 from tests.data.test_decode import encoded, huge_png
 from tests.training.conftest import make_folder
 

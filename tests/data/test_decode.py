@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from supertoken.data.decode import BadImage, decode
+from supertokenvit.data.decode import BadImage, decode
 
 
 def encoded(image, kind="PNG", **options):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from supertoken.data.checking import other_files
-from supertoken.data.sources import DataError, fingerprint, open_splits
+from supertokenvit.data.checking import other_files
+from supertokenvit.data.sources import DataError, fingerprint, open_splits
 from tests.data.test_decode import encoded
 from tests.training.conftest import make_folder
 

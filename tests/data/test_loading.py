@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supertoken.data.augmentation import GROUP, BatchAugmentation, Crop, normalize, sample_generator, seed_step
-from supertoken.data.decode import BadImage
-from supertoken.data.loading import (
+from supertokenvit.data.augmentation import GROUP, BatchAugmentation, Crop, normalize, sample_generator, seed_step
+from supertokenvit.data.decode import BadImage
+from supertokenvit.data.loading import (
     Keep,
     Preprocess,
     StepBatches,
@@ -20,7 +20,7 @@ from supertoken.data.loading import (
     free_memory,
     train_loader,
 )
-from supertoken.data.sources import open_splits
+from supertokenvit.data.sources import open_splits
 from tests.training.conftest import make_folder
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from supertoken.data.sources import DataError, fingerprint, open_splits, stratified_split
+from supertokenvit.data.sources import DataError, fingerprint, open_splits, stratified_split
 from tests.training.conftest import make_folder
 
 

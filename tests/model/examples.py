@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from supertoken.model.network import SuperTokenTransformer
+from supertokenvit.model.network import SuperTokenTransformer
 
 TINY = {"stride": 4, "window": 2, "width": 16, "heads": 2, "local_layers": 2, "global_layers": 2, "class_layers": 1}
 PADDED = (10, 33)  # a grid of 3 x 9 patches: with windows of side 2, padding on the right and at the bottom

@@ -7,9 +7,9 @@ import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from supertoken.model.architecture import Architecture
-from supertoken.model.family import VARIANTS
-from supertoken.model.network import SuperTokenTransformer
+from supertokenvit.model.architecture import Architecture
+from supertokenvit.model.family import VARIANTS
+from supertokenvit.model.network import SuperTokenTransformer
 
 from .examples import TINY, images, tiny
 

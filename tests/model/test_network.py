@@ -8,8 +8,8 @@ from timm.layers import set_fused_attn
 from timm.models import reparameterize_model
 from torch.utils.flop_counter import FlopCounterMode
 
-from supertoken.model.attention import Attention
-from supertoken.model.stem import Stem
+from supertokenvit.model.attention import Attention
+from supertokenvit.model.stem import Stem
 
 from .examples import PADDED, SIZES, images, tiny
 

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supertoken.model.family import VARIANTS
-from supertoken.model.network import SuperTokenTransformer
+from supertokenvit.model.family import VARIANTS
+from supertokenvit.model.network import SuperTokenTransformer
 
 from . import reference
 

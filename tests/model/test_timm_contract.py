@@ -14,7 +14,7 @@ from timm.models._manipulate import group_parameters
 from timm.optim import param_groups_layer_decay
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from supertoken.model.family import VARIANTS, checkpoint_filter_fn
+from supertokenvit.model.family import VARIANTS, checkpoint_filter_fn
 
 SMALL = {"width": 32, "heads": 2, "global_layers": 4, "num_classes": 5}
 
@@ -29,7 +29,7 @@ def x(side=32, batch=2, channels=3):
 
 
 def test_importing_registers_the_family_and_nothing_heavy():
-    code = "import sys, supertoken, timm; print(timm.list_models('stt_*'), [m for m in "
+    code = "import sys, supertokenvit, timm; print(timm.list_models('stt_*'), [m for m in "
     code += "('datasets', 'onnx', 'transformers', 'matplotlib', 'accelerate', 'sklearn') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert out == f"{sorted(VARIANTS)} []"

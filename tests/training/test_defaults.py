@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from supertoken.data.sources import Source, Splits
-from supertoken.training.defaults import fill_in, steps_in, steps_until
-from supertoken.training.recipe import Recipe
+from supertokenvit.data.sources import Source, Splits
+from supertokenvit.training.defaults import fill_in, steps_in, steps_until
+from supertokenvit.training.recipe import Recipe
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 
-from supertoken.data.augmentation import normalize
-from supertoken.prediction import Predictor
-from supertoken.run_folder import load_model
-from supertoken.training.distillation import Teacher
-from supertoken.training.loop import train
-from supertoken.training.recipe import Recipe, RecipeError
+from supertokenvit.data.augmentation import normalize
+from supertokenvit.prediction import Predictor
+from supertokenvit.run_folder import load_model
+from supertokenvit.training.distillation import Teacher
+from supertokenvit.training.loop import train
+from supertokenvit.training.recipe import Recipe, RecipeError
 
 from .conftest import TINY, make_folder
 

@@ -11,14 +11,14 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from supertoken.cli import main
-from supertoken.evaluation import Evaluation, EvaluationError
-from supertoken.run_folder import RunFolderError, load_model, new_run_folder
-from supertoken.training import checkpoint as checkpoint_module
-from supertoken.training.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
-from supertoken.training.loop import Trainer, TrainingStopped, resume, train
-from supertoken.training.recipe import Recipe, RecipeError
-from supertoken.training.report import COLUMNS, append_metrics, cut_metrics, read_metrics
+from supertokenvit.cli import main
+from supertokenvit.evaluation import Evaluation, EvaluationError
+from supertokenvit.run_folder import RunFolderError, load_model, new_run_folder
+from supertokenvit.training import checkpoint as checkpoint_module
+from supertokenvit.training.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from supertokenvit.training.loop import Trainer, TrainingStopped, resume, train
+from supertokenvit.training.recipe import Recipe, RecipeError
+from supertokenvit.training.report import COLUMNS, append_metrics, cut_metrics, read_metrics
 
 from .conftest import TINY, make_folder
 
@@ -52,7 +52,7 @@ def test_run_folder_holds_everything(folder, tmp_path):
     assert Recipe(**recipe).crop == "shift"  # nothing is left open
     config = json.loads((out / "model" / "config.json").read_text())
     assert config["label_names"] == ["cat", "dog"]
-    assert config["supertoken"]["data_fingerprint"] and "val_fraction" in config["supertoken"]
+    assert config["supertokenvit"]["data_fingerprint"] and "val_fraction" in config["supertokenvit"]
     rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
     assert [float(row["epoch"]) for row in rows] == [1, 2]
 
@@ -70,7 +70,7 @@ def test_among_equal_accuracies_the_weights_of_the_lower_loss_are_kept(folder, t
 
 
 def test_a_time_budget_is_kept_when_the_speed_was_misjudged(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("supertoken.training.setup.seconds_per_image", lambda *_: (1e-6, 1e-6))
+    monkeypatch.setattr("supertokenvit.training.setup.seconds_per_image", lambda *_: (1e-6, 1e-6))
     out = run(folder, tmp_path / "run", epochs=None, minutes=0.1, ema=None)
     rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
     planned = int(re.search(r"chosen: ([\d,]+) steps", (out / "log.txt").read_text())[1].replace(",", ""))
@@ -82,7 +82,7 @@ def test_a_time_budget_is_kept_when_the_speed_was_misjudged(folder, tmp_path, mo
 @pytest.mark.parametrize(("gain", "precision"), [(3.0, "bf16"), (1.1, "fp32")])
 def test_the_arithmetic_is_that_which_pays_and_stays_so(folder, tmp_path, monkeypatch, gain, precision):
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
-    monkeypatch.setattr("supertoken.training.defaults._gain_of_bf16", lambda: gain)
+    monkeypatch.setattr("supertokenvit.training.defaults._gain_of_bf16", lambda: gain)
     out = run(folder, tmp_path / "run", device="cpu", precision="auto")
     assert yaml.safe_load((out / "recipe.yaml").read_text())["precision"] == precision
     assert (
@@ -295,7 +295,7 @@ def test_a_used_run_folder_is_refused(folder, tmp_path):
 
 
 def test_resume_refuses_other_data(folder, tmp_path):
-    from supertoken.training.loop import resume
+    from supertokenvit.training.loop import resume
 
     out = run(folder, tmp_path / "run")
     Image.new("RGB", (16, 16)).save(folder / "cat" / "new.png")
@@ -326,7 +326,7 @@ def test_a_damaged_validation_image_is_found_before_the_first_step(tmp_path, cac
 
 
 def test_a_run_that_ended_out_of_patience_trains_no_further_when_resumed(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("supertoken.training.loop.evaluate", lambda *a, **k: Evaluation(2, 1.0, 0.5))
+    monkeypatch.setattr("supertokenvit.training.loop.evaluate", lambda *a, **k: Evaluation(2, 1.0, 0.5))
     out = run(folder, tmp_path / "run", epochs=9, patience=2)
     before, rows = read_checkpoint(out / "checkpoints" / "last.pt"), (out / "metrics.csv").read_text()
     assert before["standing"]["step"] < before["steps"]
@@ -337,12 +337,12 @@ def test_a_run_that_ended_out_of_patience_trains_no_further_when_resumed(folder,
 
 def test_the_limit_without_a_gpu_is_written_down_and_kept(folder, tmp_path, monkeypatch):
     # as if the machine took 50 seconds for an image: 30 minutes are some steps
-    monkeypatch.setattr("supertoken.training.setup.seconds_per_image", lambda *a: (50.0, 1e-6))
-    monkeypatch.setattr("supertoken.training.loop.steps_until", lambda minutes, step, seconds: 5)
+    monkeypatch.setattr("supertokenvit.training.setup.seconds_per_image", lambda *a: (50.0, 1e-6))
+    monkeypatch.setattr("supertokenvit.training.loop.steps_until", lambda minutes, step, seconds: 5)
     out = run(folder, tmp_path / "run", epochs=None)
     recipe = yaml.safe_load((out / "recipe.yaml").read_text())
     assert (recipe["epochs"], recipe["minutes"]) == (None, 30.0)
-    monkeypatch.setattr("supertoken.training.setup.seconds_per_image", lambda *a: (1e-6, 1e-6))
+    monkeypatch.setattr("supertokenvit.training.setup.seconds_per_image", lambda *a: (1e-6, 1e-6))
     fast = Recipe(**(TINY | {"data": str(folder), "out": str(tmp_path / "fast"), "epochs": None, "eval_epochs": 50}))
     recipe = yaml.safe_load((train(fast, quiet()) / "recipe.yaml").read_text())
     assert (recipe["epochs"], recipe["minutes"]) == (100.0, None)
@@ -371,7 +371,7 @@ def test_numbers_that_mean_nothing_are_refused(option, value):
 
 
 def test_a_device_that_is_not_there_is_one_line(folder, capsys):
-    assert failing(capsys, "train", "--data", folder, "--device", "gpu")[1].startswith("supertoken: device=gpu: ")
+    assert failing(capsys, "train", "--data", folder, "--device", "gpu")[1].startswith("supertokenvit: device=gpu: ")
 
 
 def test_a_metrics_row_cut_by_a_full_disk_is_dropped(tmp_path):

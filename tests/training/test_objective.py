@@ -5,10 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from supertoken.data.sources import Source
-from supertoken.training.objective import Objective
-from supertoken.training.recipe import Recipe, RecipeError
-from supertoken.training.setup import balanced_sampling, class_weights
+from supertokenvit.data.sources import Source
+from supertokenvit.training.objective import Objective
+from supertokenvit.training.recipe import Recipe, RecipeError
+from supertokenvit.training.setup import balanced_sampling, class_weights
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, -3.0], [1.0, 1.0, 1.5], [-2.0, 0.0, 4.0]])
 HARD = torch.tensor([0, 2, 2, 1])

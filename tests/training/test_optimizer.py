@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import supertoken  # noqa: F401
-from supertoken.training.optimizer import learning_rate, make_optimizer, set_learning_rate
-from supertoken.training.recipe import Recipe
+import supertokenvit  # noqa: F401
+from supertokenvit.training.optimizer import learning_rate, make_optimizer, set_learning_rate
+from supertokenvit.training.recipe import Recipe
 
 
 @given(st.integers(1, 5000), st.floats(0, 0.5), st.sampled_from(["cosine", "linear"]))

@@ -15,13 +15,13 @@ import torch
 import yaml
 from rich.console import Console
 
-from supertoken.data.sources import Part, open_splits
-from supertoken.evaluation import evaluate
-from supertoken.prediction import Predictor
-from supertoken.run_folder import TrainedModel, load_model
-from supertoken.training.loop import resume, train
-from supertoken.training.recipe import Recipe
-from supertoken.training.report import read_metrics
+from supertokenvit.data.sources import Part, open_splits
+from supertokenvit.evaluation import evaluate
+from supertokenvit.prediction import Predictor
+from supertokenvit.run_folder import TrainedModel, load_model
+from supertokenvit.training.loop import resume, train
+from supertokenvit.training.recipe import Recipe
+from supertokenvit.training.report import read_metrics
 
 from .conftest import make_folder
 
@@ -34,8 +34,8 @@ OPTIONS = {
 HARD = {"mixup": 0.0, "cutmix": 0.0}  # labels as class numbers, for which class weights count
 GRADIENTS = """
 import sys, torch
-from supertoken.cli import main
-from supertoken.training import loop
+from supertokenvit.cli import main
+from supertokenvit.training import loop
 begin = loop.Trainer.__init__
 def init(self, *args):
     begin(self, *args)
@@ -53,7 +53,7 @@ main(sys.argv[2:])
 """
 
 
-def launched(*words, program=("-m", "supertoken.cli")):
+def launched(*words, program=("-m", "supertokenvit.cli")):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launcher, *map(str, program), *map(str, words)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import pytest
 
-from supertoken.training.report import COLUMNS, append_metrics, cut_metrics, draw_curves, read_metrics
+from supertokenvit.training.report import COLUMNS, append_metrics, cut_metrics, draw_curves, read_metrics
 
 
 def row(step):

@@ -16,7 +16,7 @@ from .conftest import TINY, make_folder
 
 
 def command(*words):
-    return [sys.executable, "-m", "supertoken.cli", *map(str, words)]
+    return [sys.executable, "-m", "supertokenvit.cli", *map(str, words)]
 
 
 def run(*words):

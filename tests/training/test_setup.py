@@ -3,11 +3,11 @@
 import pytest
 from rich.console import Console
 
-from supertoken.data.sources import open_splits
-from supertoken.training.loop import train
-from supertoken.training.processes import Processes
-from supertoken.training.recipe import Recipe, RecipeError
-from supertoken.training.setup import make_images
+from supertokenvit.data.sources import open_splits
+from supertokenvit.training.loop import train
+from supertokenvit.training.processes import Processes
+from supertokenvit.training.recipe import Recipe, RecipeError
+from supertokenvit.training.setup import make_images
 
 from .conftest import TINY, make_folder
 
@@ -32,7 +32,7 @@ def test_training_and_validation_images_must_fit_in_a_quarter_of_the_memory(tmp_
         28,
         6,
     )  # 28 * 16 * 16 * 1.4 + 6 * 16 * 16 pixels of 3 bytes: 34.7 kB
-    monkeypatch.setattr("supertoken.training.setup.free_memory", lambda: free)
+    monkeypatch.setattr("supertokenvit.training.setup.free_memory", lambda: free)
     recipe = Recipe(**TINY | {"crop": "shift"})
     images = make_images(recipe, splits, DATA, Processes(recipe))
     assert (images.images is not None) == kept

@@ -7,9 +7,9 @@ import timm
 import torch
 from torch import nn
 
-from supertoken.run_folder import save_model
-from supertoken.training.recipe import Recipe, RecipeError
-from supertoken.training.starting_model import build, checkpoint_gradients, freeze, starting_model
+from supertokenvit.run_folder import save_model
+from supertokenvit.training.recipe import Recipe, RecipeError
+from supertokenvit.training.starting_model import build, checkpoint_gradients, freeze, starting_model
 
 CLASSES = ["bird", "cat"]
 MODELS = {

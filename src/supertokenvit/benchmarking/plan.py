@@ -1,4 +1,4 @@
-"""What is to be measured: the options of `supertoken benchmark`, and the contestants they describe."""
+"""What is to be measured: the options of `supertokenvit benchmark`, and the contestants they describe."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path

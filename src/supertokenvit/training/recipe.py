@@ -1,4 +1,4 @@
-"""The one place where an option of `supertoken train` is declared."""
+"""The one place where an option of `supertokenvit train` is declared."""
 
 from dataclasses import dataclass, field
 from typing import Any, Dict, Literal, Optional, Union

@@ -135,7 +135,7 @@ def prepare(
         for line in lines + [f"chosen: {line}" for line in said]:
             say(console, folder, line)
     if recipe.tensorboard and find_spec("tensorboard") is None:
-        raise RecipeError("tensorboard is not installed: pip install 'supertoken[tensorboard]'")
+        raise RecipeError("tensorboard is not installed: pip install 'supertokenvit[tensorboard]'")
     if recipe.teacher is not None and splits.train.multi_label:
         raise RecipeError("teacher: not for images with several labels")
     seed_step(recipe.seed, 0)

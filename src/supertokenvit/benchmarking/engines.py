@@ -91,7 +91,7 @@ def torch_call(contestant: Contestant, job: Job) -> Callable[[], Any]:
 def training_step(model: nn.Module, images: torch.Tensor, dtype: torch.dtype, compiled: bool) -> Callable[[], Any]:
     """Forward, backward and AdamW's update, under autocast for less than fp32."""
     model.train()
-    write_out_attention(model, images.device, dtype)  # as `supertoken train` does
+    write_out_attention(model, images.device, dtype)  # as `supertokenvit train` does
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
     targets = torch.zeros(len(images), dtype=torch.long, device=images.device)
     call: Any = torch.compile(model) if compiled else model
@@ -212,7 +212,7 @@ def need(package: str) -> None:
         with quiet():
             __import__(package)
     except ImportError as error:
-        raise BenchmarkError(f"{package} is not installed: pip install 'supertoken[export]'") from error
+        raise BenchmarkError(f"{package} is not installed: pip install 'supertokenvit[export]'") from error
 
 
 @contextlib.contextmanager

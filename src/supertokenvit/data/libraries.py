@@ -59,7 +59,7 @@ def open_hf(name: str) -> dict[str, Source]:
     try:
         import datasets
     except ImportError:
-        raise DataError(f"hfds/{name}: needs the extra hf: pip install 'supertoken[hf]'") from None
+        raise DataError(f"hfds/{name}: needs the extra hf: pip install 'supertokenvit[hf]'") from None
     try:
         saved = any((Path(name) / file).exists() for file in ("dataset_dict.json", "state.json"))
         found = datasets.load_from_disk(name) if saved else datasets.load_dataset(name)
@@ -100,7 +100,7 @@ def open_torchvision(name: str) -> dict[str, Source]:
     from timm.data import create_dataset
 
     name, _, root = name.partition(":")
-    where = root or str(Path.home() / ".cache" / "supertoken" / name)
+    where = root or str(Path.home() / ".cache" / "supertokenvit" / name)
     parts: dict[str, Source] = {}
 
     def open_part(part: str, download: bool) -> Any:

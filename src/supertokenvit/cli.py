@@ -1,4 +1,4 @@
-"""The command `supertoken`: parse, call one function, print."""
+"""The command `supertokenvit`: parse, call one function, print."""
 
 import difflib
 import json
@@ -46,7 +46,7 @@ class Parser(ArgumentParser):
             ):
                 text += f"; did you mean {near[0]}?"
                 break
-        fail(f"{text} (supertoken {self.prog.split()[-1]} --help lists the options)", USAGE_ERROR)
+        fail(f"{text} (supertokenvit {self.prog.split()[-1]} --help lists the options)", USAGE_ERROR)
 
 
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
@@ -69,16 +69,16 @@ def plain(text: str) -> str:
 
 def fail(message: str, code: int) -> NoReturn:
     """Ends the command with one line on standard error."""
-    print(f"supertoken: {message}", file=sys.stderr)
+    print(f"supertokenvit: {message}", file=sys.stderr)
     sys.exit(code)
 
 
 def train_parser() -> Parser:
-    """Options of `supertoken train`: the fields of Recipe, and how to begin."""
+    """Options of `supertokenvit train`: the fields of Recipe, and how to begin."""
     from .training.recipe import Recipe
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = Parser(prog="supertoken train", description="Train a model on your images.")
+    parser = Parser(prog="supertokenvit train", description="Train a model on your images.")
     parser.add_argument("--recipe", action="config", help="YAML file of the options below")
     parser.add_argument("--resume", default=None, help="Run folder to go on with")
     parser.add_class_arguments(Recipe, fail_untyped=True)
@@ -119,7 +119,7 @@ def run_evaluate(argv: Sequence[str]) -> None:
     from .run_folder import load_model, write_json
     from .training.report import draw_confusion
 
-    parser = Parser(prog="supertoken evaluate", description="Measure a trained model on labelled images.")
+    parser = Parser(prog="supertokenvit evaluate", description="Measure a trained model on labelled images.")
     parser.add_argument("--model", type=str, required=True, help="Run folder, or a model that comes with the package")
     parser.add_argument("--data", type=str, default=None, help="Images, as in training; those of the run")
     # with a type beside them, jsonargparse's help would show the function that checks the choices
@@ -184,7 +184,7 @@ def run_predict(argv: Sequence[str]) -> None:
     from .prediction import Predictor, best_device, find_images
     from .run_folder import load_model, shipped_model
 
-    parser = Parser(prog="supertoken predict", description="Say what is on images.")
+    parser = Parser(prog="supertokenvit predict", description="Say what is on images.")
     parser.add_argument("images", type=str, nargs="+", help="Files, or folders of them")
     parser.add_argument(
         "--model", type=str, default=None, help="Run folder, or a model that comes with the package; the best of those"
@@ -214,7 +214,7 @@ def run_predict(argv: Sequence[str]) -> None:
             )
             table.add_row(escape(row.file), escape(row.labels[0]), f"{100 * row.probabilities[0]:.1f} %", escape(rest))
         else:
-            print(f"supertoken: {row.file}: {row.error}", file=sys.stderr)
+            print(f"supertokenvit: {row.file}: {row.error}", file=sys.stderr)
     if not args.json and table.row_count:
         console.print(table)
     if bad:
@@ -225,7 +225,7 @@ def run_check_data(argv: Sequence[str]) -> None:
     """Decodes a data set and names what is wrong with it."""
     from .data.checking import check_data
 
-    parser = Parser(prog="supertoken check-data", description="Decode a data set and name what is wrong with it.")
+    parser = Parser(prog="supertokenvit check-data", description="Decode a data set and name what is wrong with it.")
     parser.add_argument("data", type=str, help="Images, as for training")
     parser.add_argument("--workers", type=PositiveInt, default=None, help="Decoders at once; one for each core")
     args = parser.parse_args(list(argv))
@@ -242,7 +242,7 @@ def run_benchmark(argv: Sequence[str]) -> None:
     from .run_folder import new_run_folder
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = Parser(prog="supertoken benchmark", description="Measure how fast models are, side by side.")
+    parser = Parser(prog="supertokenvit benchmark", description="Measure how fast models are, side by side.")
     parser.add_argument(
         "models",
         type=str,
@@ -263,7 +263,7 @@ def run_benchmark(argv: Sequence[str]) -> None:
         console.print(make_table(part, console.width))
         for row in part:
             if row.error:
-                print(f"supertoken: {row.contestant.name()} ({row.contestant.engine}): {row.error}", file=sys.stderr)
+                print(f"supertokenvit: {row.contestant.name()} ({row.contestant.engine}): {row.error}", file=sys.stderr)
         write_rows(out / "rows.csv", rows)
     draw_throughput(out / "throughput.png", read_rows(out / "rows.csv"))
     if len(plan.img_size) > 1:
@@ -277,7 +277,7 @@ def run_models(argv: Sequence[str]) -> None:
     """Lists the variants."""
     from .model.summary import summaries
 
-    Parser(prog="supertoken models", description="List the variants.").parse_args(list(argv))
+    Parser(prog="supertokenvit models", description="List the variants.").parse_args(list(argv))
     table = Table(
         Column("model", no_wrap=True), "params", "GMACs", "image", "stride", "window", "width", "layers L/G/K"
     )
@@ -307,10 +307,10 @@ VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
 
 
 def usage() -> str:
-    """The overview that `supertoken --help` prints."""
-    lines = ["usage: supertoken VERB [options]", ""]
+    """The overview that `supertokenvit --help` prints."""
+    lines = ["usage: supertokenvit VERB [options]", ""]
     lines += [f"  {verb:<12} {text}" for verb, (_, text) in VERBS.items()]
-    lines += ["", "supertoken VERB --help lists a verb's options; --debug shows where an error came from."]
+    lines += ["", "supertokenvit VERB --help lists a verb's options; --debug shows where an error came from."]
     return "\n".join(lines)
 
 
@@ -344,7 +344,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if words[0] not in VERBS:
         near = difflib.get_close_matches(words[0], VERBS, n=1)
-        fail(f"no verb {words[0]!r}{f'; did you mean {near[0]}?' if near else ''} (supertoken --help)", USAGE_ERROR)
+        fail(f"no verb {words[0]!r}{f'; did you mean {near[0]}?' if near else ''} (supertokenvit --help)", USAGE_ERROR)
     from .cpu import keep_freed_memory
     from .training.recipe import RecipeError
 

@@ -1,4 +1,4 @@
-"""`supertoken check-data`: decode everything, and name what is wrong before training finds it."""
+"""`supertokenvit check-data`: decode everything, and name what is wrong before training finds it."""
 
 import hashlib
 import os

@@ -133,7 +133,7 @@ def in_child(function: Callable[..., Any], *args: Any) -> tuple[Any, str | None]
 
 
 def _answer(sender: Any, function: Callable[..., Any], args: tuple) -> None:
-    import supertoken  # noqa: F401  registers the models
+    import supertokenvit  # noqa: F401  registers the models
 
     keep_freed_memory()
     try:

@@ -101,7 +101,7 @@ def save_model(
         folder: To write; an older one is replaced when the new one is complete.
         classes: Names in the order of the logits.
         data_config: How images become the model's input.
-        about: Goes into the config under "supertoken".
+        about: Goes into the config under "supertokenvit".
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     # safetensors takes no channels-last weights
@@ -117,7 +117,7 @@ def save_model(
         content["model_args"] = architecture_of(model) | content.get("model_args", {})
         # transformers' TimmWrapper gives num_classes itself and fails when model_args has it too
         content["model_args"].pop("num_classes", None)
-        content["supertoken"] = about
+        content["supertokenvit"] = about
         path.write_text(json.dumps(content, indent=2))
         for file in fresh.iterdir():
             sync(file)
@@ -179,7 +179,7 @@ def load_model(path: str | Path, img_size: int | None = None) -> TrainedModel:
         model=model.eval(),
         classes=classes,
         data_config=data_config | ({} if img_size is None else {"input_size": (3, img_size, img_size)}),
-        about=content.get("supertoken", {}),
+        about=content.get("supertokenvit") or content.get("supertoken", {}),  # its name until 0.1.0
         path=folder,
     )
 
@@ -193,7 +193,7 @@ def shipped_model() -> Path:
     folders = [WEIGHTS / name for name in SHIPPED]
     if not folders:
         raise RunFolderError("no trained model comes with this version: name one of yours with --model runs/NAME")
-    return max(folders, key=lambda path: json.loads((path / "config.json").read_text())["supertoken"]["test_top1"])
+    return max(folders, key=lambda path: json.loads((path / "config.json").read_text())["supertokenvit"]["test_top1"])
 
 
 def sync(path: Path) -> None:
@@ -222,7 +222,7 @@ def environment() -> dict[str, Any]:
         names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
         cpu = names[0] if names else cpu
     return {
-        "supertoken": __version__,
+        "supertokenvit": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,

@@ -105,7 +105,7 @@ def benchmark(rivals: list[Contestant], plan: Plan, console: Console) -> Iterato
     threads = plan.threads or torch.get_num_threads()
     torch.set_num_threads(threads)
     for img_size in plan.img_size or [own_size(rivals[0])]:
-        with tempfile.TemporaryDirectory(prefix="supertoken-") as folder:
+        with tempfile.TemporaryDirectory(prefix="supertokenvit-") as folder:
             first = 1 if plan.mode == "latency" else plan.batch_size
             job = Job(plan.mode, 8 if first == "auto" else int(first), img_size, device, threads, folder)
             if first == "auto":
