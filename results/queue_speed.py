@@ -22,8 +22,7 @@ from run_queue import HERE, arguments, commit, read_rows, register, spec_of
 
 from supertokenvit.benchmarking.measure import take_turns
 from supertokenvit.benchmarking.report import quartiles
-from supertokenvit.cpu import keep_freed_memory
-from supertokenvit.run_folder import environment
+from supertokenvit.machine import environment, keep_freed_memory
 from supertokenvit.training.defaults import random_images, training_step
 from supertokenvit.training.recipe import Recipe
 from supertokenvit.training.setup import build, to_train

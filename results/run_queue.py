@@ -35,8 +35,7 @@ import yaml
 
 from supertokenvit.benchmarking.cost import cost_of
 from supertokenvit.benchmarking.plan import Contestant
-from supertokenvit.cpu import keep_freed_memory
-from supertokenvit.run_folder import environment
+from supertokenvit.machine import environment, keep_freed_memory
 from supertokenvit.training.loop import TrainingStopped, resume, train
 from supertokenvit.training.recipe import Recipe
 from supertokenvit.training.report import read_metrics

@@ -12,9 +12,9 @@ from pathlib import Path
 import yaml
 from run_queue import HERE, folder_of, jobs, read_rows, register, spec_of, valid, view
 
-from supertokenvit.cpu import keep_freed_memory
 from supertokenvit.data.sources import open_splits
 from supertokenvit.evaluation import evaluate
+from supertokenvit.machine import keep_freed_memory
 from supertokenvit.prediction import Predictor
 from supertokenvit.run_folder import load_model, shipped_model
 

@@ -17,8 +17,7 @@ from timm.models import reparameterize_model
 
 import supertokenvit  # noqa: F401  registers the models
 from supertokenvit.benchmarking.measure import take_turns
-from supertokenvit.cpu import keep_freed_memory
-from supertokenvit.run_folder import environment
+from supertokenvit.machine import environment, keep_freed_memory
 
 HERE = Path(__file__).parent
 BATCH, ROUNDS, SECONDS = 8, 15, 0.1

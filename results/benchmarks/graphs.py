@@ -21,8 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 import supertokenvit  # noqa: F401  registers the models
 from supertokenvit.benchmarking.engines import Job, exported, make_call, random_images
 from supertokenvit.benchmarking.plan import Contestant
-from supertokenvit.cpu import keep_freed_memory
-from supertokenvit.run_folder import environment
+from supertokenvit.machine import environment, keep_freed_memory
 
 HERE = Path(__file__).parent
 MODELS = ("swin_base_patch4_window7_224", "stt_s25")

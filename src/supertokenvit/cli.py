@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from . import __version__
+from .errors import UserError
 
 USAGE_ERROR, FAILED = 2, 1
 NEEDS_LESS = {
@@ -114,8 +115,9 @@ def run_train(argv: Sequence[str]) -> None:
 def run_evaluate(argv: Sequence[str]) -> None:
     """Measures a trained model on labelled images."""
     from .evaluation import evaluate, open_part
+    from .machine import best_device
     from .model.family import WEIGHTS
-    from .prediction import Predictor, best_device
+    from .prediction import Predictor
     from .run_folder import load_model, write_json
     from .training.report import draw_confusion
 
@@ -181,7 +183,8 @@ def print_evaluation(result, title: str, multi_label: bool) -> None:
 
 def run_predict(argv: Sequence[str]) -> None:
     """Says what is on images."""
-    from .prediction import Predictor, best_device, find_images
+    from .machine import best_device
+    from .prediction import Predictor, find_images
     from .run_folder import load_model, shipped_model
 
     parser = Parser(prog="supertokenvit predict", description="Say what is on images.")
@@ -314,23 +317,6 @@ def usage() -> str:
     return "\n".join(lines)
 
 
-def expected_errors() -> tuple[type[Exception], ...]:
-    """Errors that are the user's to mend: they get one line."""
-    from .benchmarking.plan import BenchmarkError
-    from .data.decode import BadImage
-    from .data.sources import DataError
-    from .evaluation import EvaluationError
-    from .prediction import PredictionError
-    from .run_folder import RunFolderError
-    from .training.checkpoint import CheckpointError
-    from .training.loop import TrainingStopped
-
-    return (
-        BadImage, BenchmarkError, CheckpointError, DataError, EvaluationError, OSError, PredictionError, RunFolderError,
-        TrainingStopped,
-    )  # fmt: skip
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the command."""
     words = [_option(word) for word in (sys.argv[1:] if argv is None else argv)]
@@ -345,23 +331,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     if words[0] not in VERBS:
         near = difflib.get_close_matches(words[0], VERBS, n=1)
         fail(f"no verb {words[0]!r}{f'; did you mean {near[0]}?' if near else ''} (supertokenvit --help)", USAGE_ERROR)
-    from .cpu import keep_freed_memory
-    from .training.recipe import RecipeError
+    from .machine import keep_freed_memory
 
     keep_freed_memory()
     try:
         VERBS[words[0]][0](words[1:])
-    except RecipeError as error:
-        if debug:
-            raise
-        fail(str(error), USAGE_ERROR)
-    except expected_errors() as error:
+    except (UserError, OSError) as error:
         if debug:
             raise
         text = str(error) or type(error).__name__
         if "Original Traceback" in text:  # of a worker
             text = text.strip().splitlines()[-1]
-        fail(text, FAILED)
+        fail(text, getattr(error, "exit_code", FAILED))
     except RuntimeError as error:
         if debug or not any(words in str(error) for words in ("out of memory", "not enough memory", "can't allocate")):
             raise

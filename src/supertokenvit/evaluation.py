@@ -29,10 +29,11 @@ from .data.sources import (
     targets_by_name,
     unlabelled_images,
 )
+from .errors import UserError
 from .prediction import Predictor
 
 
-class EvaluationError(Exception):
+class EvaluationError(UserError):
     """Data that a model cannot be measured on."""
 
 

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from .data.augmentation import normalize
 from .data.decode import IMAGE_ENDINGS, BadImage, decode, printable
 from .data.loading import Preprocess
+from .errors import UserError
 from .run_folder import TrainedModel
 
 
-class PredictionError(Exception):
+class PredictionError(UserError):
     """A request that cannot be answered at all."""
 
 
@@ -25,23 +26,6 @@ class Row:
     labels: list[str]
     probabilities: list[float]
     error: str | None = None
-
-
-def best_device(wanted: str | None) -> torch.device:
-    """The one wanted, or the best there is.
-
-    Raises:
-        PredictionError: There is none of that name here.
-    """
-    if wanted:
-        try:
-            return torch.empty(0, device=wanted).device
-        except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-            reason = str(error).splitlines()[0].split(" at start of device string")[0]
-            raise PredictionError(f"device={wanted}: {reason}") from None
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def find_images(paths: Sequence[str]) -> list[Path]:

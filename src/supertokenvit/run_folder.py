@@ -3,7 +3,6 @@
 import copy
 import json
 import os
-import platform
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from timm.data import resolve_data_config
 from timm.models import save_for_hf
 from torch import nn
 
+from .errors import UserError
 from .model.architecture import Architecture
 from .model.family import SHIPPED, WEIGHTS
 
@@ -27,7 +27,7 @@ OLDER = (
 )
 
 
-class RunFolderError(Exception):
+class RunFolderError(UserError):
     """A folder that is no run folder, or cannot become one; one line that says what to do."""
 
 
@@ -208,28 +208,3 @@ def write_json(path: Path, content: Any) -> None:
     temporary.write_text(json.dumps(content, indent=2) + "\n")
     sync(temporary)
     temporary.rename(path)
-
-
-def environment() -> dict[str, Any]:
-    """What a number depends on besides the recipe: versions, processor, threads."""
-    import torchvision
-
-    from . import __version__
-
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0] if names else cpu
-    return {
-        "supertokenvit": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "timm": timm.__version__,
-        "system": platform.platform(),
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }

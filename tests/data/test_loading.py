@@ -2,7 +2,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,7 +16,6 @@ from supertokenvit.data.loading import (
     TrainImages,
     _stacked,
     eval_batches,
-    free_memory,
     train_loader,
 )
 from supertokenvit.data.sources import open_splits
@@ -176,13 +174,3 @@ def test_workers_hand_over_a_batch_by_one_descriptor():
     images = [torch.zeros(3, 2, 2, dtype=torch.uint8)] * 3 + [BadImage("a", "damaged")]
     stacked, places, bad, count = _stacked(images)
     assert stacked.shape == (3, 3, 2, 2) and places == [0, 1, 2] and len(bad) == 1 and count == 4
-
-
-def test_memory_is_that_of_the_container(monkeypatch, tmp_path):
-    free = free_memory()
-    assert 0 <= free <= psutil.virtual_memory().total
-    texts = {"memory.max": "5000", "memory.current": "4900", "memory.stat": "anon 1000\ninactive_file 3900\nx 1\n"}
-    monkeypatch.setattr(Path, "read_text", lambda path: texts[path.name])
-    assert free_memory() == 4000
-    texts["memory.max"] = "max"
-    assert free_memory() > 4000

@@ -82,7 +82,7 @@ def test_a_time_budget_is_kept_when_the_speed_was_misjudged(folder, tmp_path, mo
 @pytest.mark.parametrize(("gain", "precision"), [(3.0, "bf16"), (1.1, "fp32")])
 def test_the_arithmetic_is_that_which_pays_and_stays_so(folder, tmp_path, monkeypatch, gain, precision):
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
-    monkeypatch.setattr("supertokenvit.training.defaults._gain_of_bf16", lambda: gain)
+    monkeypatch.setattr("supertokenvit.machine._gain_of_bf16", lambda: gain)
     out = run(folder, tmp_path / "run", device="cpu", precision="auto")
     assert yaml.safe_load((out / "recipe.yaml").read_text())["precision"] == precision
     assert (

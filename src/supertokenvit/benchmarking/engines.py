@@ -15,11 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..cpu import write_out_attention
+from ..machine import DTYPES, autocast, write_out_attention
 from .cost import channels_of, make_model
 from .plan import BenchmarkError, Contestant
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CALIBRATION_BATCHES = 4
 
 
@@ -76,7 +75,7 @@ def torch_call(contestant: Contestant, job: Job) -> Callable[[], Any]:
     images = torch.from_numpy(random_images(job, channels_of(model))).to(device, memory_format=layout)
     model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     if job.mode == "train":
-        return training_step(model, images, dtype, compiled=contestant.engine == "compile")
+        return training_step(model, images, contestant.dtype, compiled=contestant.engine == "compile")
     model.to(dtype)
     images = images.to(dtype)
     call: Any = torch.compile(model) if contestant.engine == "compile" else model
@@ -88,16 +87,16 @@ def torch_call(contestant: Contestant, job: Job) -> Callable[[], Any]:
     return infer
 
 
-def training_step(model: nn.Module, images: torch.Tensor, dtype: torch.dtype, compiled: bool) -> Callable[[], Any]:
+def training_step(model: nn.Module, images: torch.Tensor, precision: str, compiled: bool) -> Callable[[], Any]:
     """Forward, backward and AdamW's update, under autocast for less than fp32."""
     model.train()
-    write_out_attention(model, images.device, dtype)  # as `supertokenvit train` does
+    write_out_attention(model, images.device, precision)  # as `supertokenvit train` does
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
     targets = torch.zeros(len(images), dtype=torch.long, device=images.device)
     call: Any = torch.compile(model) if compiled else model
 
     def step() -> None:
-        with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+        with autocast(precision, images.device):
             loss = F.cross_entropy(call(images), targets)
         loss.backward()
         optimizer.step()

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..cpu import keep_freed_memory
+from ..machine import keep_freed_memory
 from .cost import Product, multiply, operands
 from .engines import Job, make_call
 from .plan import Contestant

@@ -6,6 +6,8 @@ from typing import Any, List, Literal, Optional, Union
 
 import yaml
 
+from ..errors import UserError
+
 Mode = Literal["inference", "train", "latency"]
 EngineName = Literal["eager", "compile", "onnx", "openvino", "onnx-int8", "openvino-int8"]
 ENGINES = ("eager", "compile", "onnx", "openvino", "onnx-int8", "openvino-int8")
@@ -13,7 +15,7 @@ DTYPES = ("fp32", "bf16", "fp16")
 FILES = {".onnx": "onnx", ".xml": "openvino"}
 
 
-class BenchmarkError(Exception):
+class BenchmarkError(UserError):
     """Something that cannot be measured; one line that says why."""
 
 

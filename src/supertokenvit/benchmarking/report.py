@@ -16,7 +16,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from rich.table import Column, Table
 
-from ..run_folder import environment
+from ..machine import environment
 from .table import Row
 
 ENGINE_PACKAGES = ("onnxruntime", "openvino", "nncf")

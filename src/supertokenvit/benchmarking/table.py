@@ -14,9 +14,9 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..prediction import best_device
+from ..machine import DTYPES, best_device
 from .cost import Cost, cost_of, is_run_folder, own_size
-from .engines import DTYPES, Job, exported, make_call
+from .engines import Job, exported, make_call
 from .measure import in_child, one_line, peak_memory, product_call, take_turns, wait_for
 from .plan import FILES, BenchmarkError, Contestant, Plan, contestants
 

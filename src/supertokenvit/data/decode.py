@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from ..errors import UserError
+
 # how the names of image files end; timm knows only three endings
 IMAGE_ENDINGS = frozenset(IMG_EXTENSIONS) | {".gif", ".jfif", ".avif"}
 AT_ONCE = 1000  # tasks handed to threads at a time: a million waiting ones would take gigabytes
@@ -20,7 +22,7 @@ T = TypeVar("T")
 MAX_PIXELS = 100_000_000  # 100 megapixels: 300 MB decoded
 
 
-class BadImage(Exception):
+class BadImage(UserError):
     """An image that cannot be used: "NAME: reason".
 
     Args:

@@ -2,13 +2,10 @@
 
 import itertools
 import os
-import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import psutil
 import torch
 from rich.progress import track
 from timm.data import create_transform
@@ -16,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as V
 
+from ..machine import cores
 from .augmentation import Crop, sample_generator
 from .decode import BadImage, in_threads
 from .sources import Source
@@ -250,23 +248,6 @@ def eval_batches(
     for images, places, bad, count in loader:
         yield images, [start + place for place in places], bad
         start += count
-
-
-def cores() -> int:
-    """This process's share of the cores."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, count // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-
-
-def free_memory() -> int:
-    """Bytes that this process may still take, of the machine's and within the limit of its container (cgroup v2)."""
-    free, group = psutil.virtual_memory().available, Path("/sys/fs/cgroup")
-    try:
-        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        files = re.search(r"^inactive_file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
-    except (OSError, ValueError):  # no such system, or no limit
-        return free
-    return max(0, min(free, limit - used + (int(files[1]) if files else 0)))  # what was read of files gives way
 
 
 def default_workers() -> int:

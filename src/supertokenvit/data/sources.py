@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..errors import UserError
 from .decode import BadImage, decode
 
 SPLIT_NAMES = {name: name for name in ("train", "val", "test")}
 SPLIT_NAMES |= {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 
 
-class DataError(Exception):
+class DataError(UserError):
     """Data that cannot be used; one line that says what, why and what to do."""
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+from ..errors import UserError
 from ..run_folder import sync
 
 
-class CheckpointError(Exception):
+class CheckpointError(UserError):
     """A checkpoint that cannot be written or read; one line."""
 
 

@@ -5,7 +5,6 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,44 +13,12 @@ from torch import Tensor, nn
 
 from ..data.decode import BadImage
 from ..data.sources import Source, Splits
+from ..machine import autocast
 from .optimizer import make_optimizer
 from .recipe import Recipe
 
 WINDOW_PIXELS = 56  # stride 8 times window 7: sizes in these steps take no padding
 MINUTES_WITHOUT_GPU = 30.0
-LEAST_GAIN = 1.5  # of products in bf16: conversions and all that stays in fp32 eat a smaller one
-
-
-def best_precision(device: torch.device) -> tuple[Literal["fp32", "bf16"], str]:
-    """What trains faster, and why: bf16 where there are units for it; CPUs with them differ, so that is measured."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return "bf16", "the GPU has units for it"
-    if device.type != "cpu" or not torch.cpu._is_avx512_bf16_supported():
-        return "fp32", "no bf16 units"
-    gain = _gain_of_bf16()
-    return ("bf16" if gain > LEAST_GAIN else "fp32"), f"products are {gain:.1f} times as fast in bf16"
-
-
-def _gain_of_bf16() -> float:
-    """Time of a product in float32 through that in bf16, as medians, taking turns."""
-    times: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
-    pairs = {kind: (torch.randn(4096, 256).to(kind), torch.randn(256, 512).to(kind)) for kind in times}
-    for _ in range(15):
-        for kind, (a, b) in pairs.items():
-            began = time.perf_counter()
-            a @ b
-            times[kind].append(time.perf_counter() - began)
-    return statistics.median(times[torch.float32]) / statistics.median(times[torch.bfloat16])
-
-
-def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
-    """The arithmetic of the forward pass in training, as the recipe says."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=dtype_of(recipe) == torch.bfloat16)
-
-
-def dtype_of(recipe: Recipe) -> torch.dtype:
-    """Of the products in training."""
-    return torch.bfloat16 if recipe.precision == "bf16" else torch.float32
 
 
 def typical_side(source: Source, sample: int = 64) -> int:
@@ -174,7 +141,7 @@ def training_step(model: nn.Module, recipe: Recipe, device: torch.device, num_cl
 
     def step() -> None:
         for _ in range(recipe.accumulate):
-            with autocast(recipe, device):
+            with autocast(recipe.precision, device):
                 logits = model(images).float()
             F.cross_entropy(logits, targets).backward()
         optimizer.step()

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from ..data.augmentation import seed_step
 from ..data.loading import Preprocess, StepBatches, default_workers, eval_batches, train_loader
 from ..data.sources import Part, Source, fingerprint, open_splits
+from ..errors import UserError
 from ..evaluation import Evaluation, EvaluationError, evaluate, refusal
+from ..machine import autocast, environment
 from ..prediction import Predictor
-from ..run_folder import TrainedModel, environment, new_run_folder, save_model, write_json
+from ..run_folder import TrainedModel, new_run_folder, save_model, write_json
 from .checkpoint import Standing, read_checkpoint, write_checkpoint
-from .defaults import autocast, steps_until
+from .defaults import steps_until
 from .optimizer import learning_rate, set_learning_rate
 from .processes import LostProcess, Processes
 from .progress import Interruption, TrainingBar
@@ -32,7 +34,7 @@ from .starting_model import build
 DROPOUT = 1 << 30  # keeps its random numbers apart from those of places in a batch
 
 
-class TrainingStopped(Exception):
+class TrainingStopped(UserError):
     """The run ended before its last step; one line that says why and how to go on."""
 
 
@@ -211,7 +213,7 @@ class Trainer:
         parts = zip(inputs.tensor_split(accumulate), soft.tensor_split(accumulate), strict=True)
         for number, (x, y) in enumerate(parts, 1):
             with self.processes.gradients(self.model, last=number == accumulate):
-                with autocast(self.recipe, run.device):
+                with autocast(self.recipe.precision, run.device):
                     logits = self.model(x).float()
                 loss = run.objective.loss(logits, y) / weight
                 if run.teacher is not None:

@@ -24,8 +24,8 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from ..machine import best_device
 from ..model.layers import Block, ClassLayer
-from ..prediction import best_device
 from .optimizer import make_optimizer
 from .recipe import Recipe, RecipeError
 

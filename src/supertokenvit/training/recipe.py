@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any, Dict, Literal, Optional, Union
 
+from ..errors import UsageError
 
-class RecipeError(Exception):
+
+class RecipeError(UsageError):
     """Options that cannot work together; one line that says what to change."""
 
 

@@ -13,12 +13,12 @@ from timm.data import resolve_data_config
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
-from ..cpu import write_out_attention
 from ..data.augmentation import BatchAugmentation, Crop, seed_step
-from ..data.loading import Keep, Preprocess, TrainImages, free_memory
+from ..data.loading import Keep, Preprocess, TrainImages
 from ..data.sources import Source, Splits
+from ..machine import best_precision, free_memory, write_out_attention
 from ..prediction import views
-from .defaults import MINUTES_WITHOUT_GPU, best_precision, dtype_of, fill_in, seconds_per_image, steps_in
+from .defaults import MINUTES_WITHOUT_GPU, fill_in, seconds_per_image, steps_in
 from .distillation import Teacher
 from .objective import Objective
 from .processes import Processes
@@ -200,7 +200,7 @@ def describe(splits: Splits) -> str:
 
 def to_train(model: nn.Module, recipe: Recipe, device: torch.device) -> None:
     """Puts a model where it will be trained, with the layout and the attention that train fastest there."""
-    write_out_attention(model, device, dtype_of(recipe))
+    write_out_attention(model, device, recipe.precision)
     convert_conv2d_weight_memory_format(model.to(device), torch.channels_last)
 
 

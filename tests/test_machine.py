@@ -1,6 +1,8 @@
 import subprocess
 import sys
+from pathlib import Path
 
+import psutil
 import pytest
 import timm
 import torch
@@ -8,12 +10,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from supertokenvit.benchmarking.measure import take_turns
-from supertokenvit.cpu import keep_freed_memory, write_out_attention
+from supertokenvit.machine import free_memory, keep_freed_memory, write_out_attention
 
 PAGES = """
 import resource, sys
 import torch
-from supertokenvit.cpu import keep_freed_memory
+from supertokenvit.machine import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 for _ in range(3):
@@ -39,17 +41,17 @@ def test_large_tensors_take_memory_from_the_system_only_once():
 
 @pytest.mark.parametrize("name", ["stt_nano", "deit_tiny_patch16_224"])
 @pytest.mark.parametrize(
-    ("device", "dtype", "written"),
-    [("cpu", torch.bfloat16, True), ("cpu", torch.float32, False), ("cuda", torch.bfloat16, False)],
+    ("device", "precision", "written"),
+    [("cpu", "bf16", True), ("cpu", "fp32", False), ("cuda", "bf16", False)],
 )
-def test_attention_is_written_out_for_bf16_on_a_cpu_only(name, device, dtype, written):
+def test_attention_is_written_out_for_bf16_on_a_cpu_only(name, device, precision, written):
     model = timm.create_model(name, device="meta")
-    write_out_attention(model, torch.device(device), dtype)
+    write_out_attention(model, torch.device(device), precision)
     assert {m.fused_attn for m in model.modules() if hasattr(m, "fused_attn")} == {not written}
 
 
 def test_a_model_without_attention_is_left_alone():
-    write_out_attention(nn.Linear(2, 2), torch.device("cpu"), torch.bfloat16)
+    write_out_attention(nn.Linear(2, 2), torch.device("cpu"), "bf16")
 
 
 @pytest.mark.slow
@@ -67,3 +69,13 @@ def test_torchs_fused_attention_is_still_slow_in_bf16():
     }
     times, errors = take_turns(calls, rounds=5, seconds=0.1)
     assert not errors and min(times["fused"]) > 1.5 * min(times["written out"])
+
+
+def test_memory_is_that_of_the_container(monkeypatch, tmp_path):
+    free = free_memory()
+    assert 0 <= free <= psutil.virtual_memory().total
+    texts = {"memory.max": "5000", "memory.current": "4900", "memory.stat": "anon 1000\ninactive_file 3900\nx 1\n"}
+    monkeypatch.setattr(Path, "read_text", lambda path: texts[path.name])
+    assert free_memory() == 4000
+    texts["memory.max"] = "max"
+    assert free_memory() > 4000
