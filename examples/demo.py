@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from supertokenvit.cli import main
-from supertokenvit.data.sources import open_splits
+from supertokenvit.data.splits import open_splits
 
 RUN = Path("runs/demo")
 

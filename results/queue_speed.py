@@ -20,12 +20,13 @@ import torch
 import yaml
 from run_queue import HERE, arguments, commit, read_rows, register, spec_of
 
-from supertokenvit.benchmarking.measure import take_turns
+from supertokenvit.benchmarking.timing import take_turns
 from supertokenvit.benchmarking.report import quartiles
 from supertokenvit.machine import environment, keep_freed_memory
-from supertokenvit.training.defaults import random_images, training_step
+from supertokenvit.training.pacing import random_images, recipe_step
 from supertokenvit.training.recipe import Recipe
-from supertokenvit.training.setup import build, to_train
+from supertokenvit.training.assembly import to_train
+from supertokenvit.training.starting_model import build
 
 CPU, CLASSES = torch.device("cpu"), 10
 ROUNDS, SECONDS = 15, 1.0

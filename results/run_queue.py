@@ -34,9 +34,10 @@ from typing import Any
 import yaml
 
 from supertokenvit.benchmarking.cost import cost_of
-from supertokenvit.benchmarking.plan import Contestant
+from supertokenvit.benchmarking.options import Contestant
 from supertokenvit.machine import environment, keep_freed_memory
-from supertokenvit.training.loop import TrainingStopped, resume, train
+from supertokenvit.training.loop import TrainingStopped
+from supertokenvit.training.run import resume, train_recipe
 from supertokenvit.training.recipe import Recipe
 from supertokenvit.training.report import read_metrics
 
@@ -149,7 +150,7 @@ def run(job: dict[str, Any], queue: dict[str, Any], data: Path, work: Path) -> d
     else:
         shutil.rmtree(folder, ignore_errors=True)
         recipe, name = spec_of(queue, job["model_args"])
-        train(Recipe(**recipe, data=str(view(queue, name, data, work)), out=str(folder), seed=job["seed"]))
+        train_recipe(Recipe(**recipe, data=str(view(queue, name, data, work)), out=str(folder), seed=job["seed"]))
     return job | figures(folder) | {"recipe": recipe_of(queue, job["model_args"])}
 
 

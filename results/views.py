@@ -12,11 +12,11 @@ from pathlib import Path
 import yaml
 from run_queue import HERE, folder_of, jobs, read_rows, register, spec_of, valid, view
 
-from supertokenvit.data.sources import open_splits
+from supertokenvit.data.splits import open_splits
 from supertokenvit.evaluation import evaluate
 from supertokenvit.machine import keep_freed_memory
 from supertokenvit.prediction import Predictor
-from supertokenvit.run_folder import load_model, shipped_model
+from supertokenvit.model_folder import load_model, shipped_model
 
 VIEWS = ("none", "flip", "shift")
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from supertokenvit.benchmarking.plan import Plan, contestants
+from supertokenvit.benchmarking.benchmark import Measurement
+from supertokenvit.benchmarking.options import BenchmarkOptions, contestants
 from supertokenvit.benchmarking.report import write_rows
-from supertokenvit.benchmarking.table import Row
 
 from .results_scripts import RESULTS, script
 from .test_benchmarking import job
@@ -17,7 +17,7 @@ ROOT = RESULTS / "benchmarks"
 
 def rows(seconds, **fields):
     """Made-up rows: seconds of one call by model."""
-    found = [Row(contestants([model], Plan(**fields))[0], job(batch=8)) for model in seconds]
+    found = [Measurement(contestants([model], BenchmarkOptions(**fields))[0], job(batch=8)) for model in seconds]
     for row, value in zip(found, seconds.values(), strict=True):
         row.seconds, row.memory = [value] * 3, 10**9
         row.ratios = [found[0].seconds[0] / value] * 3
@@ -115,5 +115,5 @@ def test_every_suite_is_a_plan_and_has_its_place_on_the_page():
     suites = yaml.safe_load((ROOT / "suites.yaml").read_text())
     assert list(suites) == list(script("benchmarks/page").SUITES)
     for suite in suites.values():
-        assert contestants(suite["models"], Plan(**suite["args"]))
+        assert contestants(suite["models"], BenchmarkOptions(**suite["args"]))
         assert script("benchmarks/run").command(suite, Path("out"))[0] == "benchmark"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import timm
@@ -9,14 +10,14 @@ import torch
 from rich.console import Console
 
 from supertokenvit.cli import main
-from supertokenvit.data.augmentation import normalize
-from supertokenvit.data.loading import Preprocess
-from supertokenvit.data.sources import open_splits
-from supertokenvit.evaluation import EvaluationError, evaluate, open_part
+from supertokenvit.data.sources import DataError
+from supertokenvit.data.splits import open_splits
+from supertokenvit.evaluation import EvaluationError, evaluate_source, open_labelled
+from supertokenvit.model_folder import ModelCard, TrainedModel, load_model, save_model
 from supertokenvit.prediction import Predictor
-from supertokenvit.run_folder import load_model, save_model
-from supertokenvit.training.loop import train
+from supertokenvit.preprocessing import Preprocess, normalize
 from supertokenvit.training.recipe import Recipe
+from supertokenvit.training.run import train_recipe
 
 from .training.conftest import TINY, make_folder
 
@@ -27,15 +28,17 @@ CLASSES = ("cat", "dog", "emu")
 def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("evaluation")
     data = make_folder(root / "data", classes=CLASSES, per_class=12)
-    return train(Recipe(**(TINY | {"data": str(data), "out": str(root / "run")})), Console(quiet=True))
+    return train_recipe(
+        Recipe(**(TINY | {"data": str(data), "out": str(root / "run")})), console=Console(quiet=True)
+    ).path
 
 
 @pytest.fixture
-def about(trained, tmp_path):
-    """What the training left, of data that the test may change."""
-    about = load_model(trained).about
-    shutil.copytree(about["data"], tmp_path / "data")
-    return about | {"data": str(tmp_path / "data")}
+def card(trained, tmp_path):
+    """What the training wrote down, of data that the test may change."""
+    card = load_model(trained).card
+    shutil.copytree(card.data, tmp_path / "data")
+    return replace(card, data=str(tmp_path / "data"))
 
 
 def names(source):
@@ -43,52 +46,52 @@ def names(source):
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_of_its_own_data_the_images_it_was_validated_on_or_trained_on(about, named):
-    splits = open_splits(about["data"], val_fraction=about["val_fraction"], seed=about["seed"])
-    data = about["data"] if named else None
+def test_of_its_own_data_the_images_it_was_validated_on_or_trained_on(card, named):
+    splits = open_splits(card.data, val_fraction=card.val_fraction, seed=card.seed)
+    data = card.data if named else None
     for wanted, split in ((None, "val"), ("val", "val"), ("train", "train")):
-        source, name = open_part(data, wanted, about)
+        source, name = open_labelled(card, data, wanted)
         assert name == split and names(source) == names(getattr(splits, split))
-    with pytest.raises(EvaluationError, match="there is no test part"):
-        open_part(data, "test", about)
+    with pytest.raises(DataError, match="there is no test split"):
+        open_labelled(card, data, "test")
 
 
-def test_images_added_since_are_noticed(about, tmp_path):
+def test_images_added_since_are_noticed(card, tmp_path):
     make_folder(tmp_path / "data", classes=("new",), per_class=3)
-    with pytest.raises(EvaluationError, match="no longer the images that the model was trained on"):
-        open_part(None, None, about)
+    with pytest.raises(DataError, match="no longer the images that the model was trained on"):
+        open_labelled(card, None, None)
 
 
-def test_other_data_without_parts_is_measured_whole(about, tmp_path):
+def test_other_data_without_parts_is_measured_whole(card, tmp_path):
     for classes in (CLASSES, ("dog",)):
         other = make_folder(tmp_path / "-".join(classes), classes=classes, per_class=5, seed=1)
         for split in (None, "train"):
-            source, name = open_part(str(other), split, about)
+            source, name = open_labelled(card, str(other), split)
             assert name == "all" and len(source) == 5 * len(classes)
-    with pytest.raises(EvaluationError, match="without --split all images are measured"):
-        open_part(str(other), "val", about)
+    with pytest.raises(DataError, match="without --split all images are measured"):
+        open_labelled(card, str(other), "val")
 
 
-def test_parts_of_other_data_are_taken_as_they_are(about, tmp_path):
+def test_parts_of_other_data_are_taken_as_they_are(card, tmp_path):
     for number, part in enumerate(("train", "val", "Testing"), 1):
         make_folder(tmp_path / "parts" / part, classes=("dog",), per_class=number)
     sizes = {
-        split: len(open_part(str(tmp_path / "parts"), split, about)[0]) for split in ("train", "val", "test", None)
+        split: len(open_labelled(card, str(tmp_path / "parts"), split)[0]) for split in ("train", "val", "test", None)
     }
     assert sizes == {"train": 1, "val": 2, "test": 3, None: 3}
     shutil.rmtree(tmp_path / "parts" / "train")
     shutil.rmtree(tmp_path / "parts" / "Testing")
-    assert open_part(str(tmp_path / "parts"), None, about)[1] == "val"
+    assert open_labelled(card, str(tmp_path / "parts"), None)[1] == "val"
 
 
-def test_a_model_answers_at_another_size_than_that_of_its_training(trained, about, capsys):
+def test_a_model_answers_at_another_size_than_that_of_its_training(trained, card, capsys):
     plain, large = load_model(trained), load_model(trained, 32)
-    source = open_part(None, "val", about)[0]
+    source = open_labelled(card, None, "val")[0]
     pixels = torch.stack([Preprocess(large.data_config)(source.image(i)) for i in range(len(source))])
     assert pixels.shape[-2:] == (32, 32)
     with torch.no_grad():
         expected = plain.model(normalize(pixels, plain.data_config["mean"], plain.data_config["std"]))
-    torch.testing.assert_close(Predictor(large).logits(pixels), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(Predictor.of(large).logits(pixels), expected, rtol=1e-4, atol=1e-4)
     with pytest.raises(SystemExit):
         main(["evaluate", "--model", str(trained), "--img-size", "0"])
     assert "--img_size 0: must be >0" in capsys.readouterr().err
@@ -97,7 +100,7 @@ def test_a_model_answers_at_another_size_than_that_of_its_training(trained, abou
 def test_a_network_that_is_built_for_a_size_is_built_for_the_one_wanted(tmp_path):
     made = timm.create_model("deit_tiny_patch16_224", num_classes=2, img_size=32, depth=1, embed_dim=32, num_heads=2)
     config = timm.data.resolve_data_config({"input_size": (3, 32, 32)}, model=made)
-    save_model(made, tmp_path / "model", classes=["a", "b"], data_config=config, about={})
+    save_model(TrainedModel(made, ["a", "b"], config, ModelCard(), tmp_path / "model"))
     assert load_model(tmp_path, 64).model(torch.randn(1, 3, 64, 64)).shape == (1, 2)
 
 
@@ -110,25 +113,25 @@ def test_the_command_measures_a_new_folder_whole_even_of_one_class(trained, tmp_
     assert "dogs (all): 5 images" in printed and "without images here: cat, emu" in printed
 
 
-def test_one_label_and_several_are_not_mixed_up(trained, about, tmp_path):
+def test_one_label_and_several_are_not_mixed_up(trained, card, tmp_path):
     folder = tmp_path / "several"
     shutil.copytree(tmp_path / "data" / "cat", folder)
     lines = [f"{path.name},cat|dog" for path in sorted(folder.glob("*.png"))]
     (folder / "labels.csv").write_text("\n".join(["file,labels", *lines]))
-    source, _ = open_part(str(folder), None, about)
+    source, _ = open_labelled(card, str(folder), None)
     model = load_model(trained)
     with pytest.raises(EvaluationError, match="several labels for each image, and the model was trained for one"):
-        evaluate(Predictor(model), source, progress=False)
+        evaluate_source(Predictor.of(model), source, progress=False)
     lines = [f"{path.name}," for path in sorted(folder.glob("*.png"))]
     (folder / "labels.csv").write_text("\n".join(["file,labels", *lines]))
-    model.about["multi_label"] = True
+    model = replace(model, card=ModelCard(task="multi-label"))
     with pytest.raises(EvaluationError, match="no image of the data has a label"):
-        evaluate(Predictor(model), open_part(str(folder), None, about)[0], progress=False)
+        evaluate_source(Predictor.of(model), open_labelled(card, str(folder), None)[0], progress=False)
     with pytest.raises(EvaluationError, match="one label for each image, and the model was trained for several"):
-        evaluate(Predictor(model), open_part(about["data"], None, about)[0], progress=False)
+        evaluate_source(Predictor.of(model), open_labelled(card, card.data, None)[0], progress=False)
 
 
-def test_names_in_brackets_are_shown_as_they_are(trained, about, tmp_path, capsys):
+def test_names_in_brackets_are_shown_as_they_are(trained, card, tmp_path, capsys):
     (tmp_path / "[new] [").mkdir()
     data = (tmp_path / "data").rename(tmp_path / "[new] [" / "y]")  # "[/y]" would end a style that is not there
     main(["evaluate", "--model", str(trained), "--data", str(data), "--out", str(tmp_path)])

@@ -11,7 +11,7 @@ import yaml
 from timm.data import resolve_data_config
 from torch import nn
 
-from supertokenvit.run_folder import save_model
+from supertokenvit.model_folder import save_model
 from supertokenvit.training.optimizer import make_optimizer
 from supertokenvit.training.recipe import Recipe
 from supertokenvit.training.starting_model import build

@@ -6,9 +6,9 @@ import pytest
 import yaml
 from rich.console import Console
 
-from supertokenvit.training.loop import train
 from supertokenvit.training.recipe import Recipe
 from supertokenvit.training.report import read_metrics
+from supertokenvit.training.run import train_recipe
 
 from .training.conftest import TINY, make_folder
 
@@ -20,7 +20,9 @@ def earlier(tmp_path_factory):
     """A run to start from or to learn from."""
     folder = tmp_path_factory.mktemp("earlier")
     data = make_folder(folder / "data", per_class=6)
-    return train(Recipe(**(TINY | {"data": str(data), "out": str(folder / "run"), "epochs": 1})), Console(quiet=True))
+    return train_recipe(
+        Recipe(**(TINY | {"data": str(data), "out": str(folder / "run"), "epochs": 1})), console=Console(quiet=True)
+    ).path
 
 
 def data_for(name, folder):
@@ -52,5 +54,5 @@ def test_recipe_trains_for_two_steps(path, earlier, tmp_path):
         changes["teacher"] = str(earlier)
     if recipe["data"] == "digits":
         changes |= {"batch_size": 500, "epochs": 1.0}
-    out = train(Recipe(**(recipe | changes)), Console(quiet=True))
+    out = train_recipe(Recipe(**(recipe | changes)), console=Console(quiet=True)).path
     assert read_metrics(out / "metrics.csv")[-1]["step"] == 2

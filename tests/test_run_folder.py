@@ -5,15 +5,16 @@ import json
 import pytest
 import timm
 
+from supertokenvit.model_folder import ModelCard, TrainedModel, load_model, save_model
 from supertokenvit.prediction import PredictionError, Predictor
-from supertokenvit.run_folder import RunFolderError, load_model, save_model
+from supertokenvit.run_folder import RunFolderError
 
 
 @pytest.fixture
 def folder(tmp_path):
     model = timm.create_model("stt_nano", num_classes=2)
     config = timm.data.resolve_data_config({}, model=model)
-    save_model(model, tmp_path / "model", classes=["cat", "dog"], data_config=config, about={})
+    save_model(TrainedModel(model, ["cat", "dog"], config, ModelCard(), tmp_path / "model"))
     return tmp_path / "model"
 
 
@@ -55,4 +56,4 @@ def test_without_names_of_the_classes(folder):
     (folder / "config.json").write_text(json.dumps(config))
     model = load_model(folder)  # which is enough to start from, and to measure its speed
     with pytest.raises(PredictionError, match="0 names for 2 classes: write them into label_names"):
-        Predictor(model)
+        Predictor.of(model)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,18 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from supertokenvit import run_folder
+from supertokenvit import model_folder
 from supertokenvit.cli import VERBS, main
-from supertokenvit.data.sources import open_splits
-from supertokenvit.evaluation import EvaluationError, evaluate, measure
+from supertokenvit.data.splits import open_splits
+from supertokenvit.evaluation import EvaluationError, evaluate_source
 from supertokenvit.model import family
 from supertokenvit.model.family import WEIGHTS
-from supertokenvit.prediction import Predictor
-from supertokenvit.run_folder import RunFolderError, load_model, save_model
-from supertokenvit.training.loop import train
+from supertokenvit.model_folder import ModelCard, load_model, save_model
+from supertokenvit.prediction import Predictor, load
+from supertokenvit.run_folder import RunFolderError
+from supertokenvit.tasks import Classification
 from supertokenvit.training.recipe import Recipe
+from supertokenvit.training.run import train_recipe
 
 from .results_scripts import script
 from .training.conftest import TINY, make_folder
@@ -32,7 +35,9 @@ ROOT = Path(__file__).parents[1]
 def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("use")
     data = make_folder(root / "data", classes=("cat", "dog", "emu"), per_class=12)
-    return train(Recipe(**(TINY | {"data": str(data), "out": str(root / "run")})), Console(quiet=True))
+    return train_recipe(
+        Recipe(**(TINY | {"data": str(data), "out": str(root / "run")})), console=Console(quiet=True)
+    ).path
 
 
 @pytest.fixture
@@ -71,7 +76,7 @@ def test_a_bad_file_is_named_the_others_are_answered_and_the_code_says_so(traine
 
 
 def test_batched_prediction_equals_one_by_one(trained, pictures):
-    predictor = Predictor(load_model(trained))
+    predictor = Predictor.of(load_model(trained))
     files = sorted(pictures.iterdir())
     together = list(predictor.predict(files))
     alone = [next(iter(predictor.predict([file]))) for file in files]
@@ -101,27 +106,25 @@ def test_a_model_loads_whatever_a_later_version_calls_by_its_name(trained, monke
 
 @pytest.mark.parametrize("tta", ["flip", "shift"])
 def test_the_answer_is_the_weighted_mean_over_views(trained, tta):
-    predictor = Predictor(load_model(trained))
-    predictor.trained.about["tta"] = tta
+    predictor, plain = load(trained, tta=tta), load(trained, tta="none")
     images = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
     answer = predictor.logits(images)
     if tta == "flip":
         torch.testing.assert_close(predictor.logits(images.flip(3)), answer, rtol=1e-5, atol=1e-6)
-    predictor.trained.about["tta"] = "none"
     moved = [(images, 0.5)]
     for by in (-1, 1):  # pixel by pixel, mirrored at the edges
         places = [abs(i + by) if i + by < 16 else 30 - i - by for i in range(16)]
         moved.append((images[..., places, :][..., places], 0.25))
     moved = moved if tta == "shift" else [(images, 1.0)]
-    slow = sum(w / 2 * (predictor.logits(view) + predictor.logits(view.flip(3))) for view, w in moved)
+    slow = sum(w / 2 * (plain.logits(view) + plain.logits(view.flip(3))) for view, w in moved)
     torch.testing.assert_close(answer, slow, rtol=1e-5, atol=1e-6)
-    assert not torch.allclose(answer, predictor.logits(images), atol=1e-4)
+    assert not torch.allclose(answer, plain.logits(images), atol=1e-4)
 
 
 def test_a_run_with_flips_is_measured_and_used_with_flips(trained, tmp_path, capsys):
     recipe = TINY | {"data": str(trained.parent / "data"), "out": str(tmp_path / "run"), "tta": "flip", "epochs": 2}
-    run = train(Recipe(**recipe), Console(quiet=True))
-    assert load_model(run).tta == "flip" and load_model(trained).tta == "none"
+    run = train_recipe(Recipe(**recipe), console=Console(quiet=True)).path
+    assert load_model(run).card.tta == "flip" and load_model(trained).card.tta == "none"
     losses = {}
     for tta in ("flip", "none", None):
         words = ["evaluate", "--model", str(run), "--split", "val", "--out", str(tmp_path / str(tta))]
@@ -137,7 +140,7 @@ def test_plain_timm_loads_it_in_one_line_with_the_same_logits(trained, pictures)
     model = timm.create_model(f"local-dir:{trained / 'model'}", pretrained=True).eval()
     transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
     image = Image.open(pictures / "a.jpg")
-    predictor = Predictor(ours)
+    predictor = Predictor.of(ours)
     with torch.inference_mode():
         logits = model(transform(image)[None])
     torch.testing.assert_close(logits, predictor.logits(predictor.preprocess(image)[None]), rtol=1e-4, atol=1e-5)
@@ -148,14 +151,14 @@ def test_weights_in_a_folder_of_the_package_are_pretrained_weights(trained, tmp_
     name = model.model.pretrained_cfg["architecture"]
     for tag, top1 in (("bad", 0.5), ("good", 0.9)):
         folder = tmp_path / "weights" / f"{name}.{tag}"
-        save_model(model.model, folder, classes=model.classes, data_config=model.data_config, about={"test_top1": top1})
+        save_model(replace(model, card=ModelCard(scores={"test": top1}), path=folder))
     cfgs = family._shipped(tmp_path / "weights")
     args = {k: v for k, v in model.model._model_args.items() if k != "num_classes"}
     loaded = timm.create_model(name, pretrained=True, pretrained_cfg=cfgs[f"{name}.good"], **args).eval()
     x = torch.randn(2, 3, *model.data_config["input_size"][1:])
     torch.testing.assert_close(loaded(x), model.model(x))
-    monkeypatch.setattr(run_folder, "WEIGHTS", tmp_path / "weights")
-    monkeypatch.setattr(run_folder, "SHIPPED", cfgs)
+    monkeypatch.setattr(model_folder, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(model_folder, "SHIPPED", cfgs)
     assert load_model(f"{name}.bad").path == tmp_path / "weights" / f"{name}.bad"
     main(["predict", "--json", str(pictures / "a.jpg")])
     printed = capsys.readouterr()
@@ -164,7 +167,7 @@ def test_weights_in_a_folder_of_the_package_are_pretrained_weights(trained, tmp_
 
 
 def test_without_weights_in_the_package_a_model_must_be_named(monkeypatch, capsys):
-    monkeypatch.setattr(run_folder, "SHIPPED", {})
+    monkeypatch.setattr(model_folder, "SHIPPED", {})
     with pytest.raises(SystemExit) as stop:
         main(["predict", "x.jpg"])
     errors = capsys.readouterr().err.strip()
@@ -207,7 +210,7 @@ def test_transformers_loads_it_without_remote_code(trained, pictures):
     with torch.inference_mode():
         torch.testing.assert_close(model(x).logits, ours.model(x))
     answer = transformers.pipeline("image-classification", model=folder)(str(pictures / "a.jpg"))
-    row = next(iter(Predictor(ours).predict([pictures / "a.jpg"], topk=3)))
+    row = next(iter(Predictor.of(ours).predict([pictures / "a.jpg"], topk=3)))
     assert [a["label"] for a in answer] == row.labels
     np.testing.assert_allclose([a["score"] for a in answer], row.probabilities, rtol=1e-3, atol=1e-4)
 
@@ -235,19 +238,19 @@ def test_evaluate_writes_nothing_into_the_package(tmp_path, monkeypatch):
 def test_evaluation_maps_classes_by_name(trained, tmp_path):
     make_folder(tmp_path / "data" / "train", classes=("dog", "emu"), per_class=2)
     make_folder(tmp_path / "data" / "val", classes=("emu",), per_class=6)
-    predictor = Predictor(load_model(trained))
-    result = evaluate(predictor, open_splits(str(tmp_path / "data")).val, progress=False)
+    predictor = Predictor.of(load_model(trained))
+    result = evaluate_source(predictor, open_splits(str(tmp_path / "data")).val, progress=False)
     assert np.array(result.confusion).sum(1).tolist() == [0, 0, 6]
     assert result.missing_classes == ["cat", "dog"]
     make_folder(tmp_path / "other", classes=("dog", "yak"), per_class=2)
     with pytest.raises(EvaluationError, match="yak"):
-        evaluate(predictor, open_splits(str(tmp_path / "other")).train, progress=False)
+        evaluate_source(predictor, open_splits(str(tmp_path / "other")).train, progress=False)
 
 
 def test_measured_figures_agree_with_plain_formulas():
     rng = torch.Generator().manual_seed(0)
     logits, targets = torch.randn(400, 7, generator=rng) * 3, torch.randint(0, 6, (400,), generator=rng)
-    result = measure(logits, targets, list("abcdefg"))
+    result = Classification().figures(logits, targets, list("abcdefg"))
     hit = logits.argmax(1) == targets
     assert result.top1 == pytest.approx(hit.float().mean().item())
     rank = (logits > logits.gather(1, targets[:, None])).sum(1)
@@ -269,16 +272,16 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
 
 def test_a_failed_save_leaves_the_old_model(trained, tmp_path, monkeypatch):
     ours = load_model(trained)
-    options = {"classes": ours.classes, "data_config": ours.data_config, "about": {}}
-    save_model(ours.model, tmp_path / "model", **options)
+    copied = replace(ours, path=tmp_path / "model")
+    save_model(copied)
     before = (tmp_path / "model" / "model.safetensors").read_bytes()
 
     def full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("supertokenvit.run_folder.sync", full)
+    monkeypatch.setattr("supertokenvit.model_folder.sync", full)
     with pytest.raises(OSError, match="No space"):
-        save_model(ours.model, tmp_path / "model", **options)
+        save_model(copied)
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
@@ -339,7 +342,7 @@ def test_every_option_has_a_line_of_help(capsys):
     text = " ".join(capsys.readouterr().out.split())
     for name in Recipe.__dataclass_fields__:
         assert f"--{name}" in text
-    assert "Share of the steps in which the learning rate rises" in text
+    assert "Fraction of the steps in which the learning rate rises" in text
 
 
 def test_multi_label_from_a_table_of_labels(tmp_path):
@@ -349,13 +352,13 @@ def test_multi_label_from_a_table_of_labels(tmp_path):
     ]
     (data / "labels.csv").write_text("\n".join(["file,labels", *lines]))
     options = {"data": str(data), "out": str(tmp_path / "run"), "mixup": 0.0, "cutmix": 0.0, "class_weights": "auto"}
-    run = train(Recipe(**(TINY | options)), Console(quiet=True))
+    run = train_recipe(Recipe(**(TINY | options)), console=Console(quiet=True)).path
     loaded = load_model(run)
-    assert loaded.multi_label
-    row = next(iter(Predictor(loaded).predict(sorted(data.glob("*.png"))[:1])))
+    assert loaded.card.task == "multi-label"
+    row = next(iter(Predictor.of(loaded).predict(sorted(data.glob("*.png"))[:1])))
     assert set(row.labels) == {"sea", "sky"}
     figures = json.loads((run / "evaluation.json").read_text())["validation"]
-    assert 0 <= figures["top1"] <= 1 and figures["f1"] is not None
+    assert 0 <= figures["mean_average_precision"] <= 1 and figures["f1"] is not None and figures["top1"] is None
 
 
 @pytest.mark.parametrize(

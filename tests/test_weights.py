@@ -8,11 +8,11 @@ import pytest
 import timm
 import torch
 
-from supertokenvit.data.sources import open_splits
-from supertokenvit.evaluation import evaluate
+from supertokenvit.data.splits import open_splits
+from supertokenvit.evaluation import evaluate_source
 from supertokenvit.model.family import SHIPPED
+from supertokenvit.model_folder import load_model
 from supertokenvit.prediction import Predictor
-from supertokenvit.run_folder import load_model
 
 DATA = os.environ.get("SUPERTOKEN_DATA")  # a folder that holds data sets by the tags of the weights
 ANSWERS = Path(__file__).parent / "answers.json"
@@ -21,7 +21,7 @@ ANSWERS = Path(__file__).parent / "answers.json"
 def answers(name):
     """Logits of the model for two images of noise, rounded."""
     images = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    return [[round(value, 3) for value in row] for row in Predictor(load_model(name)).logits(images).tolist()]
+    return [[round(value, 3) for value in row] for row in Predictor.of(load_model(name)).logits(images).tolist()]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -32,7 +32,7 @@ def test_weights_load_and_answer_as_they_did(name):
     model = timm.create_model(name, pretrained=True)
     assert model.pretrained_cfg["label_names"] == load_model(name).classes
     card = (load_model(name).path / "README.md").read_text()
-    assert f"{100 * load_model(name).about['test_top1']:.2f} %" in card
+    assert f"{100 * load_model(name).card.scores['test']:.2f} %" in card
     assert sum(file.stat().st_size for file in load_model(name).path.iterdir()) <= 16e6
 
 
@@ -43,9 +43,9 @@ def test_weights_have_the_accuracy_that_their_card_names(name):
     trained, tag = load_model(name), name.partition(".")[2]
     if not (Path(DATA) / tag / "test").is_dir():
         pytest.skip(f"SUPERTOKEN_DATA holds no {tag}/test")
-    splits = open_splits(str(Path(DATA) / tag), val_fraction=trained.about["val_fraction"], seed=trained.about["seed"])
-    found = evaluate(Predictor(trained), splits.test, progress=False)
-    assert found.images == len(splits.test) and found.top1 == pytest.approx(trained.about["test_top1"], abs=1e-3)
+    splits = open_splits(str(Path(DATA) / tag), val_fraction=trained.card.val_fraction, seed=trained.card.seed)
+    found = evaluate_source(Predictor.of(trained), splits.test, progress=False)
+    assert found.images == len(splits.test) and found.top1 == pytest.approx(trained.card.scores["test"], abs=1e-3)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from timm.models import reparameterize_model
 
 import supertokenvit  # noqa: F401  registers the models
-from supertokenvit.benchmarking.measure import take_turns
+from supertokenvit.benchmarking.timing import take_turns
 from supertokenvit.machine import environment, keep_freed_memory
 
 HERE = Path(__file__).parent

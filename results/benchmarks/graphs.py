@@ -19,8 +19,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import supertokenvit  # noqa: F401  registers the models
-from supertokenvit.benchmarking.engines import Job, exported, make_call, random_images
-from supertokenvit.benchmarking.plan import Contestant
+from supertokenvit.benchmarking.calls import Job, exported, make_call, random_images
+from supertokenvit.benchmarking.options import Contestant
 from supertokenvit.machine import environment, keep_freed_memory
 
 HERE = Path(__file__).parent

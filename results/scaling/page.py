@@ -14,7 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 import supertokenvit  # noqa: F401
 from supertokenvit.benchmarking.cost import cost_of
-from supertokenvit.benchmarking.plan import Contestant
+from supertokenvit.benchmarking.options import Contestant
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent.parent / "docs" / "scaling.md"

@@ -1,151 +1,150 @@
 """Exact accuracy, calibration, confusion and per-class figures of a model on labelled images."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
-from typing import Any
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
+from rich.table import Table
 from torch import Tensor
-from torchmetrics.functional.classification import (
-    multiclass_calibration_error,
-    multiclass_confusion_matrix,
-    multilabel_average_precision,
-    multilabel_f1_score,
-)
 
 from .data.decode import BadImage
-from .data.formats import ELSEWHERE, open_parts
 from .data.loading import eval_batches
-from .data.sources import (
-    DataError,
-    Source,
-    Splits,
-    Subset,
-    fingerprint,
-    open_splits,
-    targets_by_name,
-    unlabelled_images,
-)
+from .data.sources import ProcessShare, Source, targets_by_name
+from .data.splits import TrainedOn, open_split
 from .errors import UserError
-from .prediction import Predictor
+from .machine import keep_freed_memory
+from .model_folder import ModelCard, is_shipped, read_config
+from .prediction import Predictor, load
+from .run_folder import RunFolder, write_json
+from .tasks import TASKS, Evaluation, task_of
+
+BATCH = 64
 
 
 class EvaluationError(UserError):
     """Data that a model cannot be measured on."""
 
 
-@dataclass
-class Evaluation:
-    """Figures over `images` images; shares from 0 to 1. Multi-label: top1 is the mean average precision."""
-
-    images: int
-    loss: float
-    top1: float
-    top5: float | None = None
-    calibration_error: float | None = None
-    classes: list[str] = field(default_factory=list)
-    per_class: dict[str, float | None] = field(default_factory=dict)
-    confusion: list[list[int]] = field(default_factory=list)
-    missing_classes: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-    f1: float | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
-
 def refusal(damaged: str) -> str:
-    """What to do about a damaged image."""
+    """Says what to do about a damaged image."""
     return f"{damaged}; mend or remove it, or leave damaged images out with --skip_damaged true"
 
 
-def measure(logits: Tensor, targets: Tensor, classes: list[str]) -> Evaluation:
-    """Figures from logits [N, K] and targets [N] (class numbers) or [N, K] (0 or 1 for each label)."""
-    if targets.ndim == 2:
-        return _measure_multi_label(logits, targets, classes)
-    K = len(classes)
-    confusion = multiclass_confusion_matrix(logits, targets, num_classes=K)
-    count = confusion.sum(1)
-    per_class = {name: (confusion[i, i] / count[i]).item() if count[i] else None for i, name in enumerate(classes)}
-    top5 = logits.topk(min(5, K)).indices.eq(targets[:, None]).any(1).float().mean().item() if K > 5 else None
-    return Evaluation(
-        images=len(targets),
-        loss=F.cross_entropy(logits, targets).item(),
-        top1=(confusion.diag().sum() / len(targets)).item(),
-        top5=top5,
-        calibration_error=multiclass_calibration_error(logits.softmax(1), targets, num_classes=K, n_bins=15).item(),
-        classes=classes,
-        per_class=per_class,
-        confusion=confusion.tolist(),
-        missing_classes=[name for name, share in per_class.items() if share is None],
-    )
-
-
-def _measure_multi_label(logits: Tensor, targets: Tensor, classes: list[str]) -> Evaluation:
-    K, labels = len(classes), targets.long()
-    precision = multilabel_average_precision(logits, labels, num_labels=K, average="none")
-    known = labels.sum(0) > 0
-    return Evaluation(
-        images=len(targets),
-        loss=F.binary_cross_entropy_with_logits(logits, targets.float()).item(),
-        top1=precision[known].mean().item(),
-        classes=classes,
-        per_class={name: precision[i].item() if known[i] else None for i, name in enumerate(classes)},
-        missing_classes=[name for i, name in enumerate(classes) if not known[i]],
-        f1=multilabel_f1_score(logits.sigmoid(), labels, num_labels=K).item(),
-    )
-
-
-def open_part(data: str | None, split: str | None, about: dict[str, Any]) -> tuple[Source, str]:
-    """The labelled images to measure a trained model on, and the name of the part that they are.
+def evaluate(
+    run: str | os.PathLike | RunFolder,
+    data: str | None = None,
+    *,
+    split: Literal["train", "val", "test"] | None = None,
+    tta: Literal["none", "flip", "shift"] | None = None,
+    img_size: int | None = None,
+    precision: Literal["fp32", "bf16", "auto"] = "fp32",
+    skip_damaged: bool = False,
+    batch_size: int = BATCH,
+    workers: int = 0,
+    device: str | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Measures a trained model on labelled images and returns the figures; it writes nothing.
 
     Args:
-        data: As in training, or None for what the model was trained on.
-        split: Which part; by default test, else the validation images, else all that is there.
-        about: What the training left of itself (TrainedModel.about).
+        run: Run folder, or the model folder in it, or the name of a model that comes with the package.
+        data: Images as in training; by default those that the model was trained on.
+        split: Which split of them; by default test, else the validation images, else all that is there.
+        tta: Views of an image over which the answer is the mean; as the training set it by default.
+        img_size: Side of the images that the network sees, in pixels; that of its training by default.
+        precision: As in `load`.
+        skip_damaged: Leave damaged images out, named in the result, instead of stopping.
+        batch_size: Images at once.
+        workers: Processes that decode.
+        device: cpu, cuda, mps; the best there is by default.
+        progress: Show a bar.
 
     Raises:
-        DataError: It cannot be read.
-        EvaluationError: There is no such part, or the data has changed, so that its validation images are not known.
+        RunFolderError: There is no model that this version can load.
+        DataError: The data cannot be read, or has no such split.
+        EvaluationError: The model cannot be measured on it.
+
+    Example:
+        >>> import supertokenvit
+        >>> figures = supertokenvit.evaluate("stt_micro.cifar10", data="cifar10")  # doctest: +SKIP
+        >>> figures.top1  # doctest: +SKIP
+        0.9167
     """
-    spec = data or about.get("data")
+    predictor = load(run, img_size=img_size, tta=tta, device=device, precision=precision)
+    source, _ = open_labelled(predictor.card, data, split)
+    return evaluate_source(
+        predictor, source, batch_size=batch_size, workers=workers, skip_damaged=skip_damaged, progress=progress
+    )
+
+
+def evaluate_and_write(
+    run: str, data: str | None, split: Any, out: str | None, console: Console | None = None, **options: Any
+) -> Evaluation:
+    """Measures a trained model, prints the figures, and writes them with a picture of the confusion matrix.
+
+    Args:
+        run: As in evaluate, and so are `data` and `split`.
+        data: Images.
+        split: Which of them.
+        out: Folder to write to; by default the run folder, or runs/NAME for a model that comes with the package.
+        console: To print on.
+        **options: Further options of evaluate.
+    """
+    keep_freed_memory()
+    console = console or Console()
+    loading = {key: options.pop(key) for key in ("img_size", "tta", "device", "precision") if key in options}
+    predictor = load(run, **loading)
+    source, split = open_labelled(predictor.card, data, split)
+    result = evaluate_source(predictor, source, **options)
+    print_evaluation(result, f"{data or predictor.card.data} ({split})", predictor.task.score_name, console)
+    folder = RunFolder(out or home_of(run))
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_json(folder.evaluation_of(split), result.as_dict())
+    if result.confusion:
+        draw_confusion(folder.confusion_of(split), result.confusion, result.classes)
+    console.print(f"written: {folder.evaluation_of(split)}", highlight=False, markup=False, soft_wrap=True)
+    return result
+
+
+def home_of(run: str) -> Path:
+    """Returns the folder in which a model's figures are kept: its run folder, never the installed package."""
+    folder, _ = read_config(run)
+    return Path("runs") / folder.name if is_shipped(folder) else folder.parent
+
+
+def open_labelled(card: ModelCard, data: str | None, split: str | None) -> tuple[Source, str]:
+    """Opens the labelled images to measure a model on, and says which split they are.
+
+    Args:
+        card: Of the model.
+        data: As in evaluate.
+        split: As in evaluate.
+
+    Raises:
+        DataError: The data cannot be read, or has no such split.
+        EvaluationError: The model does not say what it was trained on, and no data is named.
+    """
+    spec = data or card.data
     if spec is None:
         raise EvaluationError("--data is missing: the model does not say what it was trained on")
-    parts = {name: part for name, part in open_parts(spec).items() if not unlabelled_images(part)}
-    parts.pop(ELSEWHERE, None)
-    split = split or next((name for name in ("test", "val") if name in parts), None)
-    if split in parts and (split != "train" or "val" in parts):
-        return parts[split], split
-    if split == "test" or "train" not in parts:
-        raise EvaluationError(f"{spec}: there is no {split} part")
-    splits = _as_trained(spec, about)
-    if splits is not None and splits.val is not None:
-        return (splits.train, "train") if split == "train" else (splits.val, "val")
-    if data is None:
-        raise EvaluationError(
-            f"{spec}: no longer the images that the model was trained on (files or labels differ), so it is not known "
-            "which were for validation; name others with --data"
-        )
-    if split == "val":
-        raise EvaluationError(f"{spec}: there is no val part; without --split all images are measured")
-    return parts["train"], "all"
+    return open_split(spec, split, trained_on=trained_on(card), own_data=data is None)
 
 
-def _as_trained(spec: str, about: dict[str, Any]) -> Splits | None:
-    """The parts as a model's training had them, if it was trained on this data."""
-    try:
-        splits = open_splits(spec, val_fraction=about.get("val_fraction", 0.1), seed=about.get("seed", 0))
-    except DataError:  # such as one class only, which can be measured, but not trained on
+def trained_on(card: ModelCard) -> TrainedOn | None:
+    """Returns what is known of the images that a model was trained on."""
+    if card.data_fingerprint is None:
         return None
-    return splits if fingerprint(splits.train) == about.get("data_fingerprint") else None
+    return TrainedOn(card.data_fingerprint, card.val_fraction, card.seed)
 
 
 def known_targets(source: Source, classes: list[str]) -> np.ndarray:
-    """The source's targets as numbers of the model's classes, matched by name.
+    """Returns the source's targets as numbers of the model's classes, matched by name.
 
     Raises:
         EvaluationError: The data has a class that the model does not know.
@@ -159,46 +158,48 @@ def known_targets(source: Source, classes: list[str]) -> np.ndarray:
     return targets_by_name(source, classes)
 
 
-def evaluate(
+def evaluate_source(
     predictor: Predictor,
     source: Source,
     *,
     batches: Iterable | None = None,
-    batch_size: int = 64,
+    batch_size: int = BATCH,
     workers: int = 0,
     skip_damaged: bool = False,
     progress: bool = True,
-    part: Subset | None = None,
+    share: ProcessShare | None = None,
     gather: Callable[[Any], list[Any]] = lambda answers: [answers],
 ) -> Evaluation:
-    """Runs the model over a source; each image counts once.
+    """Runs a model over a source; each image counts once.
 
     Args:
-        predictor: Of the trained model.
+        predictor: The trained model.
         source: Labelled images; classes are matched by name.
         batches: From loading.eval_batches, when they are at hand already.
         batch_size: Images at once.
         workers: Processes that decode.
         skip_damaged: Leave damaged images out, named in the result, instead of stopping.
         progress: Show a bar.
-        part: What of the source this process looks at, if several share it.
+        share: The images that this process looks at, if several share the source.
         gather: Takes this process's answers and returns those of all.
 
     Raises:
         EvaluationError: A damaged image (unless left out), no image or no label at all, a class that the model does not
             know, or several labels for each image where the model gives one, or the other way round.
     """
-    if source.multi_label != predictor.trained.multi_label:
+    task = TASKS[predictor.card.task]()
+    if task_of(source.targets) is not type(task):
         of_data, of_model = ("several labels", "one") if source.multi_label else ("one label", "several")
         raise EvaluationError(f"the data has {of_data} for each image, and the model was trained for {of_model}")
     if source.multi_label and not source.targets.any():
         raise EvaluationError("no image of the data has a label, so nothing can be measured")
-    classes = predictor.trained.classes
+    classes = predictor.classes
     targets = torch.as_tensor(known_targets(source, classes))
+    mine = source if share is None else share
     if batches is None:
-        batches = eval_batches(part or source, predictor.preprocess, batch_size, workers)
+        batches = eval_batches(mine, predictor.preprocess, batch_size, workers)
     if progress:
-        batches = track(batches, "Evaluating", total=-(-len(part or source) // batch_size), transient=True)
+        batches = track(batches, "Evaluating", total=-(-len(mine) // batch_size), transient=True)
     logits: list[Tensor] = []
     kept: list[int] = []
     damaged: list[BadImage] = []
@@ -207,15 +208,66 @@ def evaluate(
         if bad and not skip_damaged:
             raise EvaluationError(refusal(str(bad[0])))
         if indices:
-            logits.append(predictor.logits(images))
-            kept += indices if part is None else part.indices[indices].tolist()
-    mine = torch.cat(logits) if logits else torch.empty(0, len(classes))
-    answers = gather((mine, kept, [str(error) for error in damaged]))
+            with torch.inference_mode():
+                logits.append(predictor.logits(images))
+            kept += indices if share is None else share.indices[indices].tolist()
+    answered = torch.cat(logits) if logits else torch.empty(0, len(classes))
+    answers = gather((answered, kept, [str(error) for error in damaged]))
     whole = torch.cat([answer for answer, _, _ in answers])
     # in order, whoever answered; what two processes looked at counts once
     order, first = np.unique([i for _, indices, _ in answers for i in indices], return_index=True)
     if not len(order):
         raise EvaluationError("no image could be decoded")
-    result = measure(whole[first], targets[order], classes)
+    result = task.figures(whole[first], targets[order], classes)
     result.left_out = list(dict.fromkeys(line for _, _, lines in answers for line in lines))
     return result
+
+
+def print_evaluation(result: Evaluation, title: str, score_name: str, console: Console) -> None:
+    """Prints the figures, each class's score and, for up to 12 classes, the confusion matrix."""
+
+    def line(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    figures = {"top-1": result.top1, score_name: result.mean_average_precision, "top-5": result.top5, "F1": result.f1}
+    figures["expected calibration error"] = result.calibration_error
+    said = [f"{name} {100 * value:.2f} %" for name, value in figures.items() if value is not None]
+    line(", ".join([f"{title}: {result.images:,} images", *said, f"loss {result.loss:.4f}"]))
+    for text in result.left_out:
+        line(f"left out: {text}")
+    if result.missing_classes:
+        line(f"without images here: {', '.join(result.missing_classes)}")
+    wide = bool(result.confusion) and len(result.classes) <= 12
+    table = Table(
+        "class", "%", *(map(escape, result.classes) if wide else []), title="rows: true class" if wide else None
+    )
+    for i, label in enumerate(result.classes):
+        score = result.per_class[label]
+        counts = [str(n) for n in result.confusion[i]] if wide else []
+        table.add_row(escape(label), "-" if score is None else f"{100 * score:.1f}", *counts)
+    console.print(table)
+
+
+def draw_confusion(path: Path, confusion: Sequence[Sequence[int]], classes: list[str]) -> None:
+    """Draws a confusion matrix: rows are true classes, columns predicted ones, colours fractions of each row."""
+    from matplotlib.figure import Figure
+
+    counts = np.array(confusion)
+    shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
+    K = len(classes)
+    side = min(16.0, max(4.5, 0.45 * K + 2))
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if K <= 50:
+        axis.set_xticks(
+            range(K), classes, rotation=45 if max(map(len, classes)) > 2 else 0, ha="right" if K > 2 else "center"
+        )
+        axis.set_yticks(range(K), classes)
+    if K <= 25:
+        for i, j in np.argwhere(counts > 0):
+            color = "white" if shares[i, j] > 0.5 else "black"
+            axis.text(j, i, str(counts[i, j]), ha="center", va="center", color=color, fontsize=8)
+    axis.set(xlabel="predicted", ylabel="true", title="Confusion (counts; colour: fraction of the true class)")
+    figure.colorbar(image, shrink=0.8)
+    figure.savefig(path, dpi=110)

@@ -1,17 +1,32 @@
-"""Images in, rows out: the one path that every use of a trained model takes."""
+"""Images in, answers out: the one path that every use of a trained model takes."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
 import torch
-import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
 
-from .data.augmentation import normalize
-from .data.decode import IMAGE_ENDINGS, BadImage, decode, printable
-from .data.loading import Preprocess
-from .errors import UserError
-from .run_folder import TrainedModel
+from .data.decode import BadImage, decode, printable, to_rgb
+from .engines.torch_engine import TorchNetwork
+from .errors import UsageError, UserError
+from .machine import best_device, best_precision, cores
+from .model_folder import ModelCard, TrainedModel, load_model, shipped_model
+from .preprocessing import Preprocess, normalize, views
+from .run_folder import RunFolder
+from .tasks import TASKS
+
+Picture = str | os.PathLike | bytes | Image.Image | np.ndarray
+Network = Callable[[Tensor], Tensor]
+BATCH = 64  # larger ones gain nothing on a CPU, and rows come later
+AHEAD = 4  # batches that are decoded before the network asks for them
 
 
 class PredictionError(UserError):
@@ -19,100 +34,200 @@ class PredictionError(UserError):
 
 
 @dataclass
-class Row:
-    """The answer for one file: the likeliest classes with their probabilities, or what is wrong with it."""
+class Prediction:
+    """The answer for one image: the likeliest classes with their probabilities, or what is wrong with it."""
 
     file: str
+    """Path of the image, or "image N" for one that came without a path (N counts from 0)."""
     labels: list[str]
+    """The likeliest classes, the likeliest first."""
     probabilities: list[float]
+    """Their probabilities."""
     error: str | None = None
-
-
-def find_images(paths: Sequence[str]) -> list[Path]:
-    """Files as named, and every image below the folders.
-
-    Raises:
-        PredictionError: A folder without images.
-    """
-    files: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS and p.is_file())
-            if not found:
-                raise PredictionError(f"{path}: no image in this folder")
-            files += found
-        else:
-            files.append(path)
-    return files
-
-
-def views(images: torch.Tensor, tta: str) -> list[tuple[float, torch.Tensor]]:
-    """Images [N, 3, S, S] as they are to be looked at, with the weights of the answers; after Keller Jordan's airbench.
-
-    Args:
-        images: Normalised.
-        tta: "none", "flip" (mirror images too) or "shift" (also moved by a 32nd of the side, up left and down right).
-    """
-    if tta == "none":
-        return [(1.0, images)]
-    moved = [(1.0, images)]
-    if tta == "shift":
-        by = max(1, images.shape[-1] // 32)
-        padded = F.pad(images, [by] * 4, mode="reflect")
-        moved = [(0.5, images), (0.25, padded[..., 2 * by :, 2 * by :]), (0.25, padded[..., : -2 * by, : -2 * by])]
-    return [(weight / 2, view) for weight, image in moved for view in (image, image.flip(3))]
+    """Why there is no answer."""
 
 
 class Predictor:
-    """A trained model that answers for image files.
+    """A trained model that answers for images.
 
     Args:
-        trained: From run_folder.load_model.
-        device: Where to compute.
-
-    Raises:
-        PredictionError: Its classes have no names.
+        network: Any callable from normalised images, float32 [N, 3, S, S], to logits [N, K].
+        classes: Names in the order of the logits.
+        data_config: timm's description of the preprocessing (see model_folder.TrainedModel).
+        card: What the training wrote down: the task and the views.
+        name: For people.
     """
 
-    def __init__(self, trained: TrainedModel, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self, network: Network, classes: list[str], data_config: dict[str, Any], card: ModelCard, name: str = "model"
+    ) -> None:
+        self.network, self.classes, self.data_config, self.card = network, classes, data_config, card
+        self.name = name
+        self.preprocess = Preprocess(data_config)
+        self.task = TASKS[card.task]()
+
+    @classmethod
+    def of(
+        cls, trained: TrainedModel, device: str | torch.device | None = "cpu", precision: str = "fp32"
+    ) -> "Predictor":
+        """Makes a predictor of a torch model, whose train/eval mode stays as it is.
+
+        Args:
+            trained: From model_folder.load_model, or the model of a training that goes on.
+            device: Where to compute; None for the best there is.
+            precision: "fp32" or "bf16".
+
+        Raises:
+            PredictionError: Its classes have no names.
+            DeviceError: There is no such device.
+        """
         named, there = len(trained.classes), getattr(trained.model, "num_classes", None)
         if named != there:
             raise PredictionError(
                 f"{trained.path}: {named} names for {there} classes: write them into label_names of its config.json"
             )
-        self.trained = trained
-        self.device = torch.device(device)
-        self.model = trained.model.to(self.device).eval()
-        self.preprocess = Preprocess(trained.data_config)
+        where = device if isinstance(device, torch.device) else best_device(device)
+        network = TorchNetwork(trained.model, where, precision)
+        return cls(network, trained.classes, trained.data_config, trained.card, trained.path.name)
 
-    @torch.inference_mode()
-    def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 [N, 3, S, S] -> float32 [N, K] on the CPU"""
-        config = self.trained.data_config
-        x = normalize(images.to(self.device), config["mean"], config["std"])
-        return sum(weight * self.model(view).float() for weight, view in views(x, self.trained.tta)).cpu()
+    def logits(self, images: Tensor) -> Tensor:
+        """Answers for images that are preprocessed: the mean over their views.
 
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """Softmax, or sigmoid for a model of several labels."""
-        return logits.sigmoid() if self.trained.multi_label else logits.softmax(-1)
+        Gradients are kept unless the caller turns them off (torch.inference_mode, torch.no_grad).
 
-    def predict(self, files: Sequence[Path], topk: int = 5, batch_size: int = 32) -> Iterator[Row]:
-        """A row for each file, in order; a file that cannot be read gives a row with its error."""
-        topk = min(topk, len(self.trained.classes))
-        for start in range(0, len(files), batch_size):
-            rows: list[Row] = []
-            images: list[torch.Tensor] = []
-            for file in files[start : start + batch_size]:
-                try:
-                    images.append(self.preprocess(decode(file.read_bytes(), str(file))))
-                    rows.append(Row(printable(file), [], []))
-                except BadImage as error:
-                    rows.append(Row(printable(file), [], [], error.reason))
-                except OSError as error:
-                    rows.append(Row(printable(file), [], [], error.strerror or str(error)))
-            if images:
-                top = self.probabilities(self.logits(torch.stack(images))).topk(topk)
-                good = [row for row in rows if row.error is None]
-                for row, values, indices in zip(good, top.values.tolist(), top.indices.tolist(), strict=True):
-                    row.probabilities, row.labels = values, [self.trained.classes[i] for i in indices]
-            yield from rows
+        Args:
+            images: uint8 [N, 3, S, S], as `preprocess` makes them; S may differ from that of the training.
+
+        Returns:
+            float32 [N, K] on the CPU.
+        """
+        x = normalize(images, self.data_config["mean"], self.data_config["std"])
+        seen = views(x, self.card.tta)
+        return sum((weight * self.network(view).float() for weight, view in seen), start=torch.zeros(())).cpu()
+
+    def __call__(self, images: Picture | Iterable[Picture], topk: int = 5) -> list[Prediction]:
+        """Answers for one image or several.
+
+        Args:
+            images: Each a path, the bytes of a file, a PIL image, or an array: uint8 [H, W], [H, W, 3] or [H, W, 4].
+            topk: Classes to name.
+
+        Returns:
+            One answer for each image, in order; one that cannot be read has its `error` set.
+        """
+        one = isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray))
+        return list(self.predict([images] if one else images, topk))  # type: ignore[list-item, arg-type]
+
+    def predict(self, images: Iterable[Picture], topk: int = 5, batch_size: int = BATCH) -> Iterator[Prediction]:
+        """Answers one image after the other, as they come: threads decode the next ones while the network computes.
+
+        Args:
+            images: As in `__call__`; they may be endless.
+            topk: Classes to name.
+            batch_size: Images that the network sees at once.
+        """
+        topk = min(topk, len(self.classes))
+        for names, pixels in self._decoded(images, batch_size):
+            whole = [image for image in pixels if isinstance(image, Tensor)]
+            if whole:
+                with torch.inference_mode():
+                    top = self.task.probabilities(self.logits(torch.stack(whole))).topk(topk)
+                answers = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+            for name, image in zip(names, pixels, strict=True):
+                if isinstance(image, str):
+                    yield Prediction(name, [], [], image)
+                else:
+                    indices, values = next(answers)
+                    yield Prediction(name, [self.classes[i] for i in indices], values)
+
+    def _decoded(self, images: Iterable[Picture], batch_size: int) -> Iterator[tuple[list[str], list["Tensor | str"]]]:
+        """Batches of names with preprocessed images, or what is wrong with them, a few batches ahead of the caller."""
+        waiting: deque[Future] = deque()
+        numbered = enumerate(images)
+        with ThreadPoolExecutor(cores()) as pool:
+            try:
+                while True:
+                    while len(waiting) < AHEAD:
+                        batch = list(islice(numbered, batch_size))
+                        if not batch:
+                            break
+                        waiting.append(pool.submit(self._look, batch))
+                    if not waiting:
+                        return
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _look(self, batch: Sequence[tuple[int, Picture]]) -> tuple[list[str], list["Tensor | str"]]:
+        """Names of pictures, and each as uint8 [3, S, S] or what is wrong with it."""
+        names, pixels = [], list[Tensor | str]()
+        for number, picture in batch:
+            names.append(printable(picture) if isinstance(picture, (str, os.PathLike)) else f"image {number}")
+            try:
+                pixels.append(self.preprocess(read_picture(picture, self.preprocess.enough)))
+            except BadImage as error:
+                pixels.append(error.reason)
+            except OSError as error:
+                pixels.append(error.strerror or str(error))
+        return names, pixels
+
+
+def read_picture(picture: Picture, enough: int | None = None) -> Image.Image:
+    """Reads whatever a user calls an image as an upright 8-bit RGB image.
+
+    Args:
+        picture: A path, the bytes of a file, a PIL image, or an array uint8 [H, W], [H, W, 3] or [H, W, 4].
+        enough: Pixels of the shorter side that are enough (see data.decode.decode).
+
+    Raises:
+        BadImage: It is no image, or a damaged one.
+        OSError: The file cannot be read.
+    """
+    if isinstance(picture, (str, os.PathLike)):
+        return decode(Path(picture).read_bytes(), str(picture), enough=enough)
+    if isinstance(picture, bytes):
+        return decode(picture, "image", enough=enough)
+    if isinstance(picture, Image.Image):
+        return to_rgb(picture)
+    if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (3,), (4,)):
+        shape = f"{picture.dtype} {list(picture.shape)}"
+        raise BadImage("image", f"an array of {shape}: expected uint8 [H, W], [H, W, 3] or [H, W, 4]")
+    return to_rgb(Image.fromarray(picture))
+
+
+def load(
+    run: str | os.PathLike | RunFolder | None = None,
+    *,
+    img_size: int | None = None,
+    tta: Literal["none", "flip", "shift"] | None = None,
+    device: str | None = None,
+    precision: Literal["fp32", "bf16", "auto"] = "fp32",
+) -> Predictor:
+    """Loads a trained model, ready to answer for images.
+
+    Args:
+        run: Run folder, or the model folder in it, or the name of a model that comes with the package; None for the
+            most accurate of those.
+        img_size: Side of the images that the network sees, in pixels; that of its training by default.
+        tta: Views of an image over which the answer is the mean; those that the training set by default.
+        device: cpu, cuda, mps; the best there is by default.
+        precision: "bf16" computes with less precision, "auto" does so where this machine gains by it.
+
+    Raises:
+        RunFolderError: There is no model that this version can load.
+        DeviceError: There is no such device.
+
+    Example:
+        >>> import supertokenvit
+        >>> predictor = supertokenvit.load("stt_micro.cifar10")
+        >>> len(predictor.classes)
+        10
+    """
+    if tta not in (None, "none", "flip", "shift"):
+        raise UsageError(f"tta={tta}: must be none, flip or shift")
+    trained = load_model(shipped_model() if run is None else run, img_size)
+    card = trained.card if tta is None else replace(trained.card, tta=tta)
+    where = best_device(device)
+    precision = best_precision(where)[0] if precision == "auto" else precision
+    return Predictor.of(replace(trained, card=card), where, precision)

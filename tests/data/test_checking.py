@@ -8,7 +8,7 @@ from rich.console import Console
 
 from supertokenvit.cli import main
 from supertokenvit.data import decode
-from supertokenvit.data.checking import check_data
+from supertokenvit.data.checking import check
 from supertokenvit.data.readers import FolderReader
 from tests.data.test_decode import encoded, huge_png
 from tests.training.conftest import make_folder
@@ -16,7 +16,7 @@ from tests.training.conftest import make_folder
 
 def checked(path):
     text = io.StringIO()
-    report = check_data(str(path), console=Console(file=text, width=200))
+    report = check(str(path), console=Console(file=text, width=200))
     return report, text.getvalue()
 
 
@@ -94,7 +94,7 @@ def test_class_in_one_part_only_is_named(tmp_path):
     make_folder(tmp_path / "data" / "train", classes=("a", "b", "c"))
     make_folder(tmp_path / "data" / "val", classes=("a", "b"), per_class=3, seed=1)
     report, _ = checked(tmp_path / "data")
-    assert report.strange == ["the val part has no image of: c"]
+    assert report.strange == ["the val split has no image of: c"]
 
 
 @pytest.mark.parametrize("make", [lambda p: p.mkdir(), lambda p: make_folder(p, classes=("one",))])
@@ -111,7 +111,7 @@ def test_everything_damaged_is_fatal(tmp_path):
     for file in data.rglob("*.png"):
         file.write_bytes(b"x")
     report, _ = checked(data)
-    assert any("no image of the train part" in line for line in report.fatal)
+    assert any("no image of the train split" in line for line in report.fatal)
 
 
 def test_one_class_damaged_throughout_is_fatal(tmp_path):

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from supertokenvit.data.checking import other_files
-from supertokenvit.data.sources import DataError, fingerprint, open_splits
+from supertokenvit.data.sources import DataError
+from supertokenvit.data.splits import fingerprint, open_splits
 from tests.data.test_decode import encoded
 from tests.training.conftest import make_folder
 
@@ -50,7 +51,7 @@ def test_val_folder_without_class_folders_is_not_replaced_by_a_cut(tmp_path):
     make_folder(tmp_path / "data" / "train")
     (tmp_path / "data" / "val").mkdir()
     (tmp_path / "data" / "val" / "0.png").write_bytes(PIXELS)
-    refused(tmp_path / "data", "val part has images, but not in class folders")
+    refused(tmp_path / "data", "val split has images, but not in class folders")
 
 
 def test_images_in_no_part_or_class_folder_are_counted_and_named(tmp_path):
@@ -59,7 +60,7 @@ def test_images_in_no_part_or_class_folder_are_counted_and_named(tmp_path):
     (tmp_path / "data" / "loose.png").write_bytes(PIXELS)
     splits = open_splits(str(tmp_path / "data"))
     assert splits.test is not None and len(splits.test) == 4
-    assert "left out: 3 images in no part or no class folder, such as " in splits.rule
+    assert "left out: 3 images in no split or no class folder, such as " in splits.rule
     assert "left out" not in open_splits(str(make_folder(tmp_path / "tidy"))).rule
 
 

@@ -7,18 +7,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supertokenvit.data.augmentation import GROUP, BatchAugmentation, Crop, normalize, sample_generator, seed_step
+from supertokenvit.data.augmentation import GROUP, BatchAugmentation, Crop, sample_generator, seed_step
 from supertokenvit.data.decode import BadImage
 from supertokenvit.data.loading import (
     Keep,
-    Preprocess,
     StepBatches,
     TrainImages,
     _stacked,
     eval_batches,
     train_loader,
 )
-from supertokenvit.data.sources import open_splits
+from supertokenvit.data.splits import open_splits
+from supertokenvit.preprocessing import Preprocess, normalize
 from tests.training.conftest import make_folder
 
 
@@ -131,7 +131,7 @@ def test_a_batch_is_augmented_alike_whole_and_in_parts():
 
 def test_parts_of_batches_are_the_batches():
     whole = list(islice(StepBatches(100, 12, seed=1, first=3), 20))
-    parts = [islice(StepBatches(100, 12, seed=1, first=3, part=slice(i, i + 4)), 20) for i in (0, 4, 8)]
+    parts = [islice(StepBatches(100, 12, seed=1, first=3, share=slice(i, i + 4)), 20) for i in (0, 4, 8)]
     assert [sum(batch, []) for batch in zip(*parts, strict=True)] == whole
 
 
@@ -146,7 +146,7 @@ def test_an_image_drawn_twice_in_an_epoch_is_cropped_anew():
     weights = np.array([1 / 90] * 90 + [1 / 10] * 10)
     batches = [list(islice(StepBatches(100, 50, seed=0, first=first, weights=weights), 4)) for first in (0, 1)]
     assert len(set(keys(batches[0]))) == 200 and batches[0][1:] == batches[1][:3]
-    parts = [StepBatches(100, 50, seed=0, first=0, weights=weights, part=slice(i, i + 25)) for i in (0, 25)]
+    parts = [StepBatches(100, 50, seed=0, first=0, weights=weights, share=slice(i, i + 25)) for i in (0, 25)]
     assert [sum(batch, []) for batch in zip(*(islice(part, 4) for part in parts), strict=True)] == batches[0]
 
 

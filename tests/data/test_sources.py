@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from supertokenvit.data.sources import DataError, fingerprint, open_splits, stratified_split
+from supertokenvit.data.sources import DataError, stratified_split
+from supertokenvit.data.splits import fingerprint, open_splits
 from tests.training.conftest import make_folder
 
 
@@ -143,11 +144,11 @@ def save_hf(folder, **labels):
 
 def test_hugging_face_test_part_without_labels_is_left_out_and_said_so(tmp_path):
     splits = open_splits(save_hf(tmp_path / "set", train=[0, 1] * 5, test=[-1] * 4))
-    assert splits.test is None and "test part is left out: 4" in splits.rule
+    assert splits.test is None and "test split is left out: 4" in splits.rule
 
 
 def test_hugging_face_images_without_labels_are_not_trained_on(tmp_path):
-    with pytest.raises(DataError, match="2 images of the train part have no label"):
+    with pytest.raises(DataError, match="2 images of the train split have no label"):
         open_splits(save_hf(tmp_path / "set", train=[0, 1, -1, -1]))
 
 

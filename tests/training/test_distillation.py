@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from rich.console import Console
 
 from supertokenvit.data.augmentation import normalize
+from supertokenvit.model_folder import load_model
 from supertokenvit.prediction import Predictor
-from supertokenvit.run_folder import load_model
 from supertokenvit.training.distillation import Teacher
-from supertokenvit.training.loop import train
 from supertokenvit.training.recipe import Recipe, RecipeError
+from supertokenvit.training.run import train_recipe
 
 from .conftest import TINY, make_folder
 
@@ -21,7 +21,9 @@ CONFIG = {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.4, 0.3)}
 
 
 def run(data, out, **changes):
-    return train(Recipe(**(TINY | {"data": str(data), "out": str(out)} | changes)), Console(quiet=True))
+    return train_recipe(
+        Recipe(**(TINY | {"data": str(data), "out": str(out)} | changes)), console=Console(quiet=True)
+    ).path
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def teacher(trained, classes, **changes):
 
 def test_the_teacher_answers_as_it_would_alone_in_the_students_order(trained):
     pixels = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
-    alone = Predictor(load_model(trained)).logits(pixels)
+    alone = Predictor.of(load_model(trained)).logits(pixels)
     student_sees = normalize(pixels, **CONFIG)
     torch.testing.assert_close(teacher(trained, ["cat", "dog", "eel"]).logits(student_sees), alone)
     torch.testing.assert_close(teacher(trained, ["eel", "cat"]).logits(student_sees), alone[:, [2, 0]])

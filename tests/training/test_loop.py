@@ -13,12 +13,14 @@ from rich.console import Console
 
 from supertokenvit.cli import main
 from supertokenvit.evaluation import Evaluation, EvaluationError
-from supertokenvit.run_folder import RunFolderError, load_model, new_run_folder
+from supertokenvit.model_folder import load_model
+from supertokenvit.run_folder import RunFolderError, new_run_folder
 from supertokenvit.training import checkpoint as checkpoint_module
 from supertokenvit.training.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
-from supertokenvit.training.loop import Trainer, TrainingStopped, resume, train
+from supertokenvit.training.loop import Trainer, TrainingStopped
 from supertokenvit.training.recipe import Recipe, RecipeError
-from supertokenvit.training.report import COLUMNS, append_metrics, cut_metrics, read_metrics
+from supertokenvit.training.report import append_metrics, cut_metrics, read_metrics
+from supertokenvit.training.run import resume, train_recipe
 
 from .conftest import TINY, make_folder
 
@@ -28,7 +30,7 @@ def quiet():
 
 
 def run(data, out, **changes):
-    return train(Recipe(**(TINY | {"data": str(data), "out": str(out)} | changes)), quiet())
+    return train_recipe(Recipe(**(TINY | {"data": str(data), "out": str(out)} | changes)), console=quiet()).path
 
 
 def failing(capsys, *words):
@@ -66,11 +68,11 @@ def test_among_equal_accuracies_the_weights_of_the_lower_loss_are_kept(folder, t
     monkeypatch.setattr(Trainer, "evaluate_on", made_up)
     out = run(folder, tmp_path / "run", epochs=3)
     steps = [float(row["step"]) for row in csv.DictReader((out / "metrics.csv").read_text().splitlines())]
-    assert load_model(out).about["steps"] == steps[1]
+    assert load_model(out).card.steps == steps[1]
 
 
 def test_a_time_budget_is_kept_when_the_speed_was_misjudged(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("supertokenvit.training.setup.seconds_per_image", lambda *_: (1e-6, 1e-6))
+    monkeypatch.setattr("supertokenvit.training.assembly.seconds_per_image", lambda *_: (1e-6, 1e-6))
     out = run(folder, tmp_path / "run", epochs=None, minutes=0.1, ema=None)
     rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
     planned = int(re.search(r"chosen: ([\d,]+) steps", (out / "log.txt").read_text())[1].replace(",", ""))
@@ -116,7 +118,7 @@ def test_the_same_recipe_gives_the_same_weights_from_memory_and_from_disk(folder
 def test_a_recipe_from_a_run_folder_repeats_it(folder, tmp_path):
     first = run(folder, tmp_path / "a", seed=3)
     recipe = yaml.safe_load((first / "recipe.yaml").read_text()) | {"out": str(tmp_path / "b")}
-    second = train(Recipe(**recipe), quiet())
+    second = train_recipe(Recipe(**recipe), console=quiet()).path
     expected, repeated = (load_model(path).model.state_dict() for path in (first, second))
     assert all(torch.equal(weight, repeated[name]) for name, weight in expected.items())
 
@@ -295,12 +297,10 @@ def test_a_used_run_folder_is_refused(folder, tmp_path):
 
 
 def test_resume_refuses_other_data(folder, tmp_path):
-    from supertokenvit.training.loop import resume
-
     out = run(folder, tmp_path / "run")
     Image.new("RGB", (16, 16)).save(folder / "cat" / "new.png")
     with pytest.raises(RecipeError, match="not the data"):
-        resume(out, quiet())
+        resume(out, console=quiet())
 
 
 def test_a_damaged_test_image_costs_no_model_and_the_advice_works(tmp_path, capsys):
@@ -309,10 +309,10 @@ def test_a_damaged_test_image_costs_no_model_and_the_advice_works(tmp_path, caps
     bad.write_bytes(bad.read_bytes()[:60])
     with pytest.raises(EvaluationError, match=r"001\.png.*--skip_damaged true"):
         run(tmp_path / "data", tmp_path / "run")
-    assert "test_top1" not in load_model(tmp_path / "run").about
+    assert "test" not in load_model(tmp_path / "run").card.scores
     main(["train", "--resume", str(tmp_path / "run"), "--skip_damaged", "true"])
     assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["test"]["images"] == 7
-    assert "test_top1" in load_model(tmp_path / "run").about
+    assert "test" in load_model(tmp_path / "run").card.scores
 
 
 @pytest.mark.parametrize("cache", ["memory", "disk"])
@@ -326,25 +326,25 @@ def test_a_damaged_validation_image_is_found_before_the_first_step(tmp_path, cac
 
 
 def test_a_run_that_ended_out_of_patience_trains_no_further_when_resumed(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("supertokenvit.training.loop.evaluate", lambda *a, **k: Evaluation(2, 1.0, 0.5))
+    monkeypatch.setattr("supertokenvit.training.loop.evaluate_source", lambda *a, **k: Evaluation(2, 1.0, top1=0.5))
     out = run(folder, tmp_path / "run", epochs=9, patience=2)
     before, rows = read_checkpoint(out / "checkpoints" / "last.pt"), (out / "metrics.csv").read_text()
     assert before["standing"]["step"] < before["steps"]
-    resume(out, quiet())
+    resume(out, console=quiet())
     assert read_checkpoint(out / "checkpoints" / "last.pt")["standing"] == before["standing"]
     assert (out / "metrics.csv").read_text() == rows
 
 
 def test_the_limit_without_a_gpu_is_written_down_and_kept(folder, tmp_path, monkeypatch):
     # as if the machine took 50 seconds for an image: 30 minutes are some steps
-    monkeypatch.setattr("supertokenvit.training.setup.seconds_per_image", lambda *a: (50.0, 1e-6))
+    monkeypatch.setattr("supertokenvit.training.assembly.seconds_per_image", lambda *a: (50.0, 1e-6))
     monkeypatch.setattr("supertokenvit.training.loop.steps_until", lambda minutes, step, seconds: 5)
     out = run(folder, tmp_path / "run", epochs=None)
     recipe = yaml.safe_load((out / "recipe.yaml").read_text())
     assert (recipe["epochs"], recipe["minutes"]) == (None, 30.0)
-    monkeypatch.setattr("supertokenvit.training.setup.seconds_per_image", lambda *a: (1e-6, 1e-6))
+    monkeypatch.setattr("supertokenvit.training.assembly.seconds_per_image", lambda *a: (1e-6, 1e-6))
     fast = Recipe(**(TINY | {"data": str(folder), "out": str(tmp_path / "fast"), "epochs": None, "eval_epochs": 50}))
-    recipe = yaml.safe_load((train(fast, quiet()) / "recipe.yaml").read_text())
+    recipe = yaml.safe_load(train_recipe(fast, console=quiet()).recipe.read_text())
     assert (recipe["epochs"], recipe["minutes"]) == (100.0, None)
 
 
@@ -353,8 +353,8 @@ def test_a_run_can_be_resumed_when_what_it_started_from_is_gone(folder, tmp_path
     changes = {"model": None, "model_args": {}, "img_size": None, "init": str(base), "epochs": 2}
     whole = run(folder, tmp_path / "whole", **changes)
     (base).rename(tmp_path / "moved")
-    resume(whole, quiet())
-    assert load_model(whole).about["steps"]
+    resume(whole, console=quiet())
+    assert load_model(whole).card.steps
 
 
 def test_runs_that_begin_at_once_have_folders_of_their_own(tmp_path, monkeypatch):
@@ -375,9 +375,9 @@ def test_a_device_that_is_not_there_is_one_line(folder, capsys):
 
 
 def test_a_metrics_row_cut_by_a_full_disk_is_dropped(tmp_path):
-    path, row = tmp_path / "metrics.csv", dict.fromkeys(COLUMNS, 1.0)
+    path, row = tmp_path / "metrics.csv", {"step": 0, "train_loss": 1.0, "val_top1": 1.0}
     for step in (1, 2):
         append_metrics(path, row | {"step": step})
-    path.write_text(path.read_text()[:-12])
+    path.write_text(path.read_text()[:-4])
     cut_metrics(path, 5)
     assert [row["step"] for row in read_metrics(path)] == [1]

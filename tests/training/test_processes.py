@@ -15,13 +15,14 @@ import torch
 import yaml
 from rich.console import Console
 
-from supertokenvit.data.sources import Part, open_splits
-from supertokenvit.evaluation import evaluate
+from supertokenvit.data.sources import ProcessShare
+from supertokenvit.data.splits import open_splits
+from supertokenvit.evaluation import evaluate_source
+from supertokenvit.model_folder import ModelCard, TrainedModel, load_model
 from supertokenvit.prediction import Predictor
-from supertokenvit.run_folder import TrainedModel, load_model
-from supertokenvit.training.loop import resume, train
 from supertokenvit.training.recipe import Recipe
 from supertokenvit.training.report import read_metrics
+from supertokenvit.training.run import resume, train_recipe
 
 from .conftest import make_folder
 
@@ -87,7 +88,9 @@ def data(tmp_path_factory):
 
 def single(folder, data, **changes):
     """Trains on this process."""
-    return train(Recipe(**(OPTIONS | {"data": str(data), "out": str(folder)} | changes)), Console(quiet=True))
+    return train_recipe(
+        Recipe(**(OPTIONS | {"data": str(data), "out": str(folder)} | changes)), console=Console(quiet=True)
+    ).path
 
 
 @pytest.fixture(scope="module")
@@ -133,19 +136,21 @@ def test_gradients_of_two_processes_are_those_of_one(changes, data, tmp_path, mo
 
 def test_each_validation_image_counts_once(tmp_path):
     source = open_splits(str(make_folder(tmp_path / "data", per_class=7))).train
-    parts = [Part(source, rank, 5) for rank in range(5)]
-    assert {len(part) for part in parts} == {3} and 5 * 3 > len(source)
-    assert sorted({int(i) for part in parts for i in part.indices}) == list(range(len(source)))
+    shares = [ProcessShare(source, rank, 5) for rank in range(5)]
+    assert {len(share) for share in shares} == {3} and 5 * 3 > len(source)
+    assert sorted({int(i) for share in shares for i in share.indices}) == list(range(len(source)))
     torch.manual_seed(0)
     model = timm.create_model("stt_nano", num_classes=2, width=32, heads=2)
     config = {"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.25,) * 3, "interpolation": "bicubic"}
     config |= {"crop_pct": 1.0, "crop_mode": "center"}
-    predictor = Predictor(TrainedModel(model, source.classes, config, {}, tmp_path))
+    predictor = Predictor.of(TrainedModel(model, source.classes, config, ModelCard(), tmp_path))
     answers = []
-    for part in parts[:-1]:
-        evaluate(predictor, source, part=part, gather=lambda mine: answers.append(mine) or [mine], progress=False)
-    shared = evaluate(predictor, source, part=parts[-1], gather=lambda mine: [mine, *answers], progress=False)
-    whole = evaluate(predictor, source, progress=False)
+    for share in shares[:-1]:
+        evaluate_source(
+            predictor, source, share=share, gather=lambda mine: answers.append(mine) or [mine], progress=False
+        )
+    shared = evaluate_source(predictor, source, share=shares[-1], gather=lambda mine: [mine, *answers], progress=False)
+    whole = evaluate_source(predictor, source, progress=False)
     assert shared.images == whole.images == len(source) and shared.confusion == whole.confusion
     assert shared.loss == pytest.approx(whole.loss, rel=1e-5)
 
@@ -178,4 +183,4 @@ def test_a_lost_process_ends_the_run_and_it_goes_on_to_the_same_end(shard, data,
     expected, resumed = load_model(whole).model.state_dict(), load_model(killed).model.state_dict()
     assert all(torch.equal(weight, resumed[name]) for name, weight in expected.items())
     if not shard:
-        assert_same_run(whole, resume(elsewhere, Console(quiet=True)))  # on one process
+        assert_same_run(whole, resume(elsewhere, console=Console(quiet=True)).path)  # on one process

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from supertokenvit.run_folder import save_model
+from supertokenvit.model_folder import ModelCard, TrainedModel, save_model
 from supertokenvit.training.recipe import Recipe, RecipeError
 from supertokenvit.training.starting_model import build, checkpoint_gradients, freeze, starting_model
 
@@ -33,7 +33,7 @@ def saved(recipe, tmp_path):
     """A trained model of ours in a folder, and the model."""
     model, named = starting_model(recipe, CLASSES)
     config = timm.data.resolve_data_config({}, model=model) | {"input_size": (3, 64, 64)}
-    save_model(model, tmp_path / "model", classes=CLASSES, data_config=config, about={})
+    save_model(TrainedModel(model, CLASSES, config, ModelCard(), tmp_path / "model"))
     return model, replace(named, model=None, model_args={}, img_size=None, init=str(tmp_path))
 
 
@@ -143,7 +143,7 @@ def test_preprocessing_of_the_tag_goes_with_the_weights(tmp_path):
     model = timm.create_model("tf_efficientnet_b0.ap_in1k", num_classes=2)
     config = timm.data.resolve_data_config({}, model=model)
     assert config["mean"] != timm.data.resolve_data_config({}, model=timm.create_model("tf_efficientnet_b0"))["mean"]
-    save_model(model, tmp_path, classes=CLASSES, data_config=config, about={})
+    save_model(TrainedModel(model, CLASSES, config, ModelCard(), tmp_path))
     tuned, _ = starting_model(Recipe(init=str(tmp_path)), ["dog", "fish"])
     assert timm.data.resolve_data_config({}, model=tuned)["mean"] == config["mean"]
 

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -14,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..run_folder import load_model
-from .plan import BenchmarkError, Contestant
+from ..model_folder import is_model_folder, load_model
+from .options import BenchmarkError, Contestant
 
 Product = tuple[int, int, int, int]
 aten = torch.ops.aten
@@ -41,14 +40,9 @@ def own_size(contestant: Contestant) -> int:
     """Side of the images that a model is made for."""
     if contestant.is_file:
         raise BenchmarkError(f"{contestant.model}: say the --img_size it takes")
-    if is_run_folder(contestant.model):
+    if is_model_folder(contestant.model):
         return load_model(contestant.model).data_config["input_size"][-1]
     return get_pretrained_cfg(contestant.model).input_size[-1]  # type: ignore[union-attr]
-
-
-def is_run_folder(model: str) -> bool:
-    """Whether there is a trained model of ours at that path."""
-    return any((Path(model) / part).is_file() for part in ("config.json", "model/config.json"))
 
 
 def make_model(contestant: Contestant, img_size: int) -> nn.Module:
@@ -58,7 +52,7 @@ def make_model(contestant: Contestant, img_size: int) -> nn.Module:
         contestant: Its model, arguments and attention.
         img_size: Side in pixels.
     """
-    if is_run_folder(contestant.model):
+    if is_model_folder(contestant.model):
         model = load_model(contestant.model).model
         return reparameterize_model(model) if contestant.reparam else model
     args: dict[str, Any] = dict(contestant.args)

@@ -10,14 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 from rich.table import Column, Table
 
 from ..machine import environment
-from .table import Row
+from .benchmark import Measurement
 
 ENGINE_PACKAGES = ("onnxruntime", "openvino", "nncf")
 
@@ -30,7 +27,7 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
     return low, middle, high
 
 
-def record(row: Row) -> dict[str, Any]:
+def record(row: Measurement) -> dict[str, Any]:
     """A row as numbers under plain names; None where there is no figure."""
     job, cost = row.job, row.cost
     about: dict[str, Any] = {
@@ -66,7 +63,7 @@ def record(row: Row) -> dict[str, Any]:
     return about | figures | tail
 
 
-def make_table(rows: list[Row], width: int) -> Table:
+def make_table(rows: list[Measurement], width: int) -> Table:
     """For the screen; ratios are to the first row.
 
     Args:
@@ -120,7 +117,7 @@ COLUMNS: list[
 ]
 
 
-def write_rows(path: Path, rows: list[Row]) -> None:
+def write_rows(path: Path, rows: list[Measurement]) -> None:
     """All rows with their rounds and the environment, as CSV."""
     packages = {}
     for package in ENGINE_PACKAGES:
@@ -161,7 +158,8 @@ def draw_throughput(path: Path, rows: list[dict[str, Any]]) -> None:
     """Images per second against parameters, one point for each record with figures, named in a column beside."""
     found = [row for row in rows if row["images_per_second"] is not None and row["parameters"] is not None]
     found.sort(key=lambda row: row["images_per_second"])
-    figure, axis = plt.subplots(figsize=(10, 6), layout="constrained")
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    axis = figure.subplots()
     axis.set(xlabel="parameters (millions)", ylabel="images/s", yscale="log")
     points = [(row["parameters"] / 1e6, row["images_per_second"]) for row in found]
     colors = ["C3" if row["model"].startswith("stt_") else "C0" for row in found]
@@ -184,7 +182,6 @@ def draw_throughput(path: Path, rows: list[dict[str, Any]]) -> None:
             arrowprops={"arrowstyle": "-", "relpos": (0, 0.5), "color": "0.75", "linewidth": 0.6},
         )
     figure.savefig(path, dpi=150)
-    plt.close(figure)
 
 
 def spread_out(values: list[float], gap: float) -> list[float]:
@@ -210,7 +207,8 @@ def curves_of(rows: list[dict[str, Any]]) -> dict[str, dict[int, float]]:
 def draw_sizes(path: Path, rows: list[dict[str, Any]]) -> None:
     """Milliseconds per image against the side of the image, with the sizes at which two models cost the same."""
     curves = curves_of(rows)
-    figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axis = figure.subplots()
     for name, curve in curves.items():
         axis.plot(list(curve), list(curve.values()), marker="o", markersize=4, label=name)
     names = list(curves)
@@ -226,7 +224,6 @@ def draw_sizes(path: Path, rows: list[dict[str, Any]]) -> None:
     axis.legend(fontsize=8)
     axis.grid(alpha=0.3)
     figure.savefig(path, dpi=150)
-    plt.close(figure)
 
 
 def crossings(one: dict[int, float], other: dict[int, float]) -> list[tuple[float, float]]:

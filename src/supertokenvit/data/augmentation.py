@@ -12,6 +12,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as V
 
+from ..preprocessing import normalize
+
 GROUP = 16  # images that share operations and partners, whoever computes them: a compromise of speed and variety
 
 
@@ -146,9 +148,3 @@ class BatchAugmentation:
         if self.erasing is not None:
             images = self.erasing(images)
         return (images, targets) if self.mix is None else self.mix(images, targets)
-
-
-def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 [N, 3, H, W] -> float32 with mean and standard deviation taken out, in channels-last memory."""
-    images = images.contiguous(memory_format=torch.channels_last).float().div_(255)
-    return V.normalize(images, list(mean), list(std), inplace=True)

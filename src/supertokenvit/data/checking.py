@@ -13,8 +13,10 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from .decode import IMAGE_ENDINGS, BadImage, in_threads, printable
-from .sources import DataError, Source, open_splits
+from .decode import BadImage, in_threads, printable
+from .listing import is_image_name, list_files
+from .sources import DataError, Source
+from .splits import open_splits
 
 
 @dataclass
@@ -32,9 +34,9 @@ class Report:
     """What is wrong with a data set.
 
     Args:
-        images: Number of images in each part.
+        images: Number of images in each split.
         damaged: A line for each image that cannot be used.
-        duplicates: A line for each image that stands in two parts, or in two classes.
+        duplicates: A line for each image that stands in two splits, or in two classes.
         strange: Further things to know of.
         fatal: Why training on it would fail; empty if it would not.
     """
@@ -47,28 +49,32 @@ class Report:
 
     @property
     def problems(self) -> list[str]:
-        """All of them."""
+        """Everything that is wrong or strange."""
         return self.damaged + self.duplicates + self.strange + self.fatal
 
 
-def check_data(spec: str, *, workers: int | None = None, console: Console | None = None) -> Report:
-    """Decodes every image of a data set in parallel and prints what is wrong with it.
+def check(data: str | os.PathLike, *, workers: int | None = None, console: Console | None = None) -> Report:
+    """Decodes every image of a data set and reports what is wrong with it.
 
     Args:
-        spec: As in sources.open_splits.
+        data: As in training.
         workers: Decoders at once; None for one for each core.
-        console: To print on.
+        console: Where the report is printed too; None for nowhere.
+
+    Example:
+        >>> import supertokenvit
+        >>> report = supertokenvit.check("digits")
+        >>> report.images["test"], report.fatal
+        (360, [])
     """
-    console = console or Console()
-    report = Report()
+    console, report = console or Console(quiet=True), Report()
     try:
-        splits = open_splits(spec)
+        splits = open_splits(os.fspath(data))
     except (DataError, OSError) as error:
         report.fatal.append(str(error))
         return report
-    own_val = splits.rule.startswith("the data's own")
-    parts = {"train": splits.train, "val": splits.val, "test": splits.test}
-    sources = {name: source for name, source in parts.items() if source is not None}
+    named = {"train": splits.train, "val": splits.val, "test": splits.test}
+    sources = {name: source for name, source in named.items() if source is not None}
     console.print(f"validation: {splits.rule}", highlight=False, markup=False)
     findings = decode_all(sources, workers or os.cpu_count() or 1, console)
     report.images = {name: len(source) for name, source in sources.items()}
@@ -77,22 +83,33 @@ def check_data(spec: str, *, workers: int | None = None, console: Console | None
         report.damaged += bad
         unreadable = [f.error for f in findings[name] if f.unreadable]
         if unreadable:
-            report.fatal.append(f"{len(unreadable)} files of the {name} part cannot be read: {unreadable[0]}")
+            report.fatal.append(f"{len(unreadable)} files of the {name} split cannot be read: {unreadable[0]}")
         if len(bad) == len(source):
-            report.fatal.append(f"no image of the {name} part can be decoded")
+            report.fatal.append(f"no image of the {name} split can be decoded")
         if name == "val" and bad:
             report.strange.append(f"{len(bad)} damaged validation images: training stops unless --skip_damaged true")
     report.fatal += too_few_classes(splits.train, findings["train"])
     report.duplicates = find_duplicates(sources, findings)
-    report.strange += odd_classes(sources, own_val)
-    if Path(spec).is_dir():
-        report.strange += other_files(Path(spec))
+    report.strange += odd_classes(sources, splits.own_val)
+    if Path(data).is_dir():
+        report.strange += other_files(Path(data))
     print_report(report, sources, findings, console)
     return report
 
 
+def check_and_print(data: str, workers: int | None = None) -> None:
+    """Checks a data set and prints the report.
+
+    Raises:
+        DataError: Training on it would fail.
+    """
+    report = check(data, workers=workers, console=Console())
+    if report.fatal:
+        raise DataError(f"training on this would fail: {'; '.join(report.fatal)}")
+
+
 def decode_all(sources: dict[str, Source], workers: int, console: Console) -> dict[str, list[Finding]]:
-    """A finding for each image of each part."""
+    """Decodes all images and returns a finding for each, by split."""
 
     def look(source: Source, i: int) -> Finding:
         try:
@@ -115,7 +132,7 @@ def decode_all(sources: dict[str, Source], workers: int, console: Console) -> di
 
 
 def find_duplicates(sources: dict[str, Source], findings: dict[str, list[Finding]]) -> list[str]:
-    """Images with the same pixels in two parts, or with different labels in one."""
+    """Finds images with the same pixels in two splits, or with different labels in one."""
     places: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for name, found in findings.items():
         for i, finding in enumerate(found):
@@ -125,8 +142,8 @@ def find_duplicates(sources: dict[str, Source], findings: dict[str, list[Finding
     for same in places.values():
         first = same[0]
         for other in same[1:]:
-            names = [sources[part].name(i) for part, i in (first, other)]
-            labels = [np.atleast_1d(sources[part].targets[i]).tolist() for part, i in (first, other)]
+            names = [sources[split].name(i) for split, i in (first, other)]
+            labels = [np.atleast_1d(sources[split].targets[i]).tolist() for split, i in (first, other)]
             if first[0] != other[0]:
                 twist = "" if labels[0] == labels[1] else ", with different labels"
                 lines.append(f"the same picture in {first[0]} and {other[0]}{twist}: {names[0]} = {names[1]}")
@@ -153,25 +170,25 @@ def too_few_classes(train: Source, findings: list[Finding]) -> list[str]:
 
 
 def odd_classes(sources: dict[str, Source], own_val: bool) -> list[str]:
-    """Classes that one part lacks, or that are very rare."""
+    """Names classes that one split lacks, or that are very rare."""
     lines = []
     for name, source in sources.items():
         lacking = [c for c, n in zip(source.classes, counts(source), strict=True) if n == 0]
         if lacking and (name != "val" or own_val):
-            lines.append(f"the {name} part has no image of: {', '.join(lacking)}")
+            lines.append(f"the {name} split has no image of: {', '.join(lacking)}")
     rare = [c for c, n in zip(sources["train"].classes, counts(sources["train"]), strict=True) if 0 < n < 5]
     return lines + ([f"fewer than five training images of: {', '.join(rare)}"] if rare else [])
 
 
 def other_files(root: Path) -> list[str]:
-    """Files that are no images by their ending, and that training therefore does not see."""
+    """Names files that are no images by their names, and that training therefore does not see."""
     known = {"labels.csv", "classes.txt", "readme.md", "readme.txt", "license", "license.txt", "attribution.txt"}
-    found = [
-        p
-        for p in sorted(root.rglob("*"))
-        if p.is_file() and p.suffix.lower() not in IMAGE_ENDINGS and p.name.lower() not in known and p.name[0] != "."
+    found = [root / file for file in list_files(root) if not is_image_name(file)]
+    return [
+        f"not an image by its name, left out: {printable(path)}"
+        for path in found
+        if path.name.lower() not in known and path.name[0] != "."
     ]
-    return [f"not an image by its ending, left out: {printable(p)}" for p in found]
 
 
 def print_report(

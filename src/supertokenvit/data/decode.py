@@ -75,13 +75,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_quiet.__init__)  # type: ignore[misc] # the lock may be held by a lost thread
 
 
-def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, enough: int | None = None) -> Image.Image:
     """Decodes an image wholly: rotated as its EXIF says, first frame, white behind what is transparent.
 
     Args:
         data: Content of the file.
         name: For messages.
         max_pixels: Refuse larger images before they take memory.
+        enough: Pixels of the shorter side that are enough: a JPEG may be decoded to a half, a quarter or an eighth of
+            its size, as long as it keeps so many. The decoder does that at a part of the time.
 
     Raises:
         BadImage: Empty, no image, truncated, damaged or too large.
@@ -96,6 +98,9 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
                 raise BadImage(name, f"{width} x {height} pixels: over the limit of {max_pixels / 1e6:g} megapixels")
             if image.format == "EPS":  # Pillow would run Ghostscript on a stranger's program
                 raise BadImage(name, "EPS is not read")
+            if enough is not None and min(image.size) >= 2 * enough:
+                factor = min(image.size) // enough
+                image.draft(None, (width // factor, height // factor))  # only JPEG can; others stay as they are
             image.load()
             image.getexif()  # keeps the orientation
             for key in ("exif", "Raw profile type exif"):  # or Pillow writes the rest anew, and fails on odd tags

@@ -3,42 +3,36 @@
 import csv
 import io
 import json
-import os
 import re
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import braceexpand
 import numpy as np
 
 from .decode import IMAGE_ENDINGS, printable
-from .libraries import open_digits, open_hf, open_torchvision
+from .listing import is_image_name, list_files
 from .readers import FolderReader, MemoryReader, TarReader, ZipReader
 from .sources import SPLIT_NAMES, DataError, Source
 
-ELSEWHERE = "elsewhere"  # images that are in no part or no class folder
+ELSEWHERE = "elsewhere"  # images that are in no split or no class folder
 TAR_ERRORS = (tarfile.TarError, EOFError, zlib.error)
 LAYOUT = "expected CLASS/IMAGE, or train/CLASS/IMAGE with val and test beside train"
 
 
-def open_parts(spec: str) -> dict[str, Source]:
-    """The parts of a data set by name: train, val, test, as many as there are; ELSEWHERE what belongs to none of them.
+def open_path(spec: str) -> dict[str, Source]:
+    """Opens the splits of a folder or an archive; images that are in none of them are under ELSEWHERE.
 
     Args:
-        spec: As in sources.open_splits.
+        spec: Path of a folder of class folders, or of a .tar, .tar.gz or .zip of one.
 
     Raises:
         DataError: It is not there or not of a known format.
     """
-    if spec == "digits":
-        return open_digits()
-    for prefix, opener in (("wds/", open_shards), ("hfds/", open_hf), ("torch/", open_torchvision)):
-        if spec.startswith(prefix):
-            return opener(spec.removeprefix(prefix))
     path = Path(spec)
     if not path.exists():
         raise DataError(f"{spec}: not there; {LAYOUT}, or one of wds/SHARDS, hfds/NAME, torch/NAME, digits")
@@ -47,17 +41,17 @@ def open_parts(spec: str) -> dict[str, Source]:
         tables = {Path(f).parent.as_posix(): path / f for f in files if Path(f).name == "labels.csv"}
         tables = {where: p for where, p in tables.items() if where == "." or where.lower() in SPLIT_NAMES}
         if tables:
-            return _labelled_parts(tables)
-        return _parts_of_paths(spec, files, lambda kept: FolderReader(path, kept))
+            return _labelled_splits(tables)
+        return _splits_of_paths(spec, files, lambda kept: FolderReader(path, kept))
     if path.name.endswith(".zip"):
         try:
             with zipfile.ZipFile(path) as archive:
-                members = [info.filename for info in archive.infolist() if not info.is_dir()]
+                members = sorted(info.filename for info in archive.infolist() if not info.is_dir())
         except zipfile.BadZipFile as error:
             raise DataError(f"{spec}: not a readable zip file ({error})") from None
-        return _parts_of_paths(spec, sorted(members), lambda kept: ZipReader(path, kept))
+        return _splits_of_paths(spec, members, lambda kept: ZipReader(path, kept))
     if path.name.endswith((".tar", ".tar.gz", ".tgz")):
-        return _parts_of_paths(spec, *_tar_index(path))
+        return _splits_of_paths(spec, *_tar_index(path))
     raise DataError(f"{spec}: a file, but no .tar, .tar.gz or .zip; {LAYOUT}")
 
 
@@ -80,64 +74,55 @@ class Files(Source):
         return self.reader.read(i)
 
 
-def list_files(root: Path) -> list[str]:
-    """Paths below a folder, in order; folders that are links are entered, unless they lead back up."""
-    files: list[Path] = []
-    for top, folders, names in os.walk(root, followlinks=True):
-        here = Path(top)
-        folders[:] = [f for f in folders if not here.resolve().is_relative_to((here / f).resolve())]
-        files += [here / name for name in names]
-    return [str(p.relative_to(root)) for p in sorted(files) if p.is_file()]
-
-
 def split_paths(files: list[str]) -> dict[str, list[tuple[int, str]]]:
-    """Sorts paths by part: (index, class) of each image file, for layouts with and without parts.
+    """Sorts paths by split: (index, class) of each image file, for layouts with and without splits.
 
-    Folders above the layout, as archives often have one, are skipped. Files that are no images by their ending, and
-    hidden ones, are left out.
+    Folders above the layout, as archives often have one, are skipped. What is no image by its name is left out.
+
+    Args:
+        files: Paths below the data folder; in archives some write backslashes between folders.
     """
     images: list[tuple[int, tuple[str, ...]]] = []
     for i, file in enumerate(files):
-        pieces = Path(file).parts
-        if Path(file).suffix.lower() in IMAGE_ENDINGS and not any(p.startswith((".", "__MACOSX")) for p in pieces):
-            images.append((i, pieces))
+        if is_image_name(file):
+            images.append((i, PurePosixPath(file.replace("\\", "/")).parts))
     while images and all(len(p) > 2 for _, p in images) and len({p[0] for _, p in images}) == 1:
         if SPLIT_NAMES.get(images[0][1][0].lower()):
             break
         images = [(i, p[1:]) for i, p in images]
-    parts: dict[str, list[tuple[int, str]]] = {}
+    splits: dict[str, list[tuple[int, str]]] = {}
     elsewhere: list[tuple[int, str]] = []
     deep = {SPLIT_NAMES.get(p[0].lower()) for _, p in images if len(p) > 2}
-    # folders that are all called val and test are parts, not classes, though train is not among them
-    with_parts = "train" in deep or bool(deep) and None not in {SPLIT_NAMES.get(p[0].lower()) for _, p in images}
+    # folders that are all called val and test are splits, not classes, though train is not among them
+    with_splits = "train" in deep or bool(deep) and None not in {SPLIT_NAMES.get(p[0].lower()) for _, p in images}
     for i, pieces in images:
-        part = SPLIT_NAMES.get(pieces[0].lower()) if with_parts else "train"
-        below = pieces[1:] if with_parts else pieces
-        if part is not None and len(below) > 1:
-            parts.setdefault(part, []).append((i, below[0]))
-        elif part == "val":
-            parts.setdefault(part, [])  # so that it is missed, instead of being cut from train
+        split = SPLIT_NAMES.get(pieces[0].lower()) if with_splits else "train"
+        below = pieces[1:] if with_splits else pieces
+        if split is not None and len(below) > 1:
+            splits.setdefault(split, []).append((i, below[0]))
+        elif split == "val":
+            splits.setdefault(split, [])  # so that it is missed, instead of being cut from train
         else:
             elsewhere.append((i, ""))
-    return parts | ({ELSEWHERE: elsewhere} if parts and elsewhere else {})
+    return splits | ({ELSEWHERE: elsewhere} if splits and elsewhere else {})
 
 
-def _parts_of_paths(
+def _splits_of_paths(
     spec: str, files: list[str], make: Callable[[list[Any]], Any], kept: Any = None
 ) -> dict[str, Source]:
     kept = files if kept is None else kept
-    parts: dict[str, Source] = {}
-    for part, entries in split_paths(files).items():
+    splits: dict[str, Source] = {}
+    for split, entries in split_paths(files).items():
         if not entries:
-            raise DataError(f"{spec}: the {part} part has images, but not in class folders; {LAYOUT}")
+            raise DataError(f"{spec}: the {split} split has images, but not in class folders; {LAYOUT}")
         classes = sorted({name for _, name in entries})
         number = {name: k for k, name in enumerate(classes)}
         targets = np.array([number[name] for _, name in entries], dtype=np.int64)
-        parts[part] = Files(make([kept[i] for i, _ in entries]), classes, targets)
-    if not parts:
+        splits[split] = Files(make([kept[i] for i, _ in entries]), classes, targets)
+    if not splits:
         found = f"{len(files)} files, but no images in class folders" if files else "it is empty"
         raise DataError(f"{spec}: {found}; {LAYOUT}")
-    return parts
+    return splits
 
 
 def tarfile_is_compressed(path: Path) -> bool:
@@ -161,11 +146,11 @@ def _tar_index(path: Path) -> tuple[list[str], Callable[[list[Any]], Any], list[
     return names, lambda kept: MemoryReader([n for n, _ in kept], [c for _, c in kept]), contents
 
 
-def _labelled_parts(tables: dict[str, Path]) -> dict[str, Source]:
-    """Parts with a labels.csv in each."""
-    parts: dict[str, Source] = {}
+def _labelled_splits(tables: dict[str, Path]) -> dict[str, Source]:
+    """Opens splits with a labels.csv in each."""
+    splits: dict[str, Source] = {}
     for where, table in tables.items():
-        part = "train" if where == "." else SPLIT_NAMES[where.lower()]
+        split = "train" if where == "." else SPLIT_NAMES[where.lower()]
         entries, folder = _read_labels(table), table.parent
         classes = sorted({label for _, labels in entries for label in labels})
         targets = np.zeros((len(entries), len(classes)), dtype=np.float32)
@@ -174,8 +159,8 @@ def _labelled_parts(tables: dict[str, Path]) -> dict[str, Source]:
         missing = [name for name, _ in entries if not (folder / name).is_file()]
         if missing:
             raise DataError(f"{table}: names a file that is not there: {missing[0]}")
-        parts[part] = Files(FolderReader(folder, [name for name, _ in entries]), classes, targets)
-    return parts
+        splits[split] = Files(FolderReader(folder, [name for name, _ in entries]), classes, targets)
+    return splits
 
 
 def _read_labels(table: Path) -> list[tuple[str, list[str]]]:
@@ -213,7 +198,7 @@ def open_shards(spec: str) -> dict[str, Source]:
         groups.setdefault(SPLIT_NAMES.get(word.group() if word else "", "train"), []).append(shard)
     try:
         classes = [c for c in listed.read_text("utf-8-sig").split("\n") if c] if listed.exists() else None
-        return {part: _shard_source(files, classes) for part, files in groups.items()}
+        return {split: _shard_source(files, classes) for split, files in groups.items()}
     except (*TAR_ERRORS, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(
             f"wds/{spec}: a shard or its classes.txt cannot be read ({str(error).splitlines()[0]})"

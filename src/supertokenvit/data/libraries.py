@@ -66,8 +66,8 @@ def open_hf(name: str) -> dict[str, Source]:
     except Exception as error:
         raise DataError(f"hfds/{name}: {str(error).splitlines()[0]}") from error
     tables = found if isinstance(found, dict) else {"train": found}
-    known = {part: table for part, table in tables.items() if part in SPLIT_NAMES}
-    return {SPLIT_NAMES[part]: HfSource(table, f"hfds/{name}/{part}") for part, table in known.items()}
+    known = {split: table for split, table in tables.items() if split in SPLIT_NAMES}
+    return {SPLIT_NAMES[split]: HfSource(table, f"hfds/{name}/{split}") for split, table in known.items()}
 
 
 class Arrays(Source):
@@ -91,7 +91,7 @@ class Arrays(Source):
         self.get(i).save(file, "PNG")
         return file.getvalue()
 
-    def image(self, i: int) -> Image.Image:
+    def image(self, i: int, enough: int | None = None) -> Image.Image:
         return to_rgb(self.get(i))
 
 
@@ -101,17 +101,17 @@ def open_torchvision(name: str) -> dict[str, Source]:
 
     name, _, root = name.partition(":")
     where = root or str(Path.home() / ".cache" / "supertokenvit" / name)
-    parts: dict[str, Source] = {}
+    splits: dict[str, Source] = {}
 
-    def open_part(part: str, download: bool) -> Any:
-        return create_dataset(f"torch/{name}", root=where, split=part, download=download)
+    def open_one(split: str, download: bool) -> Any:
+        return create_dataset(f"torch/{name}", root=where, split=split, download=download)
 
-    for part in ("train", "validation"):
+    for split in ("train", "validation"):
         try:
             try:
-                data = open_part(part, download=False)
+                data = open_one(split, download=False)
             except RuntimeError:  # torchvision's, when it is not there, or not all of it
-                data = open_part(part, download=True)
+                data = open_one(split, download=True)
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise DataError(f"torch/{name}: {reason} (looked in {where})") from error
@@ -120,10 +120,10 @@ def open_torchvision(name: str) -> dict[str, Source]:
         targets = np.array([int(t) for t in numbers], dtype=np.int64)
         classes = classes or [str(k) for k in range(targets.max() + 1)]
         # torchvision's sets have train and test; timm calls the latter validation
-        parts["train" if part == "train" else "test"] = Arrays(
-            PairImage(data), classes, targets, f"torch/{name}/{part}"
+        splits["train" if split == "train" else "test"] = Arrays(
+            PairImage(data), classes, targets, f"torch/{name}/{split}"
         )
-    return parts
+    return splits
 
 
 class PairImage:
@@ -155,7 +155,7 @@ class DigitImage:
 
 
 def open_digits() -> dict[str, Source]:
-    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels; a fifth of each is the test part, in a fixed order."""
+    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels; a fifth of each is the test split, in a fixed order."""
     from sklearn.datasets import load_digits
 
     data = load_digits()

@@ -8,34 +8,18 @@ from typing import Literal
 import numpy as np
 import torch
 from rich.progress import track
-from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as V
 
 from ..machine import cores
+from ..preprocessing import Preprocess
 from .augmentation import Crop, sample_generator
 from .decode import BadImage, in_threads
 from .sources import Source
 
 Key = tuple[int, int]  # (epoch, or with weights a number that no other draw has; index of the sample)
 Batch = tuple[Tensor, Tensor, list[int], list[str]]  # images, targets, indices, names of what could not be decoded
-
-
-class Preprocess:
-    """A PIL image as the model sees it before normalisation: timm's evaluation transform, kept as uint8.
-
-    Args:
-        config: A timm data config: input_size, interpolation, crop_pct, crop_mode.
-    """
-
-    def __init__(self, config: dict) -> None:
-        names = ("input_size", "interpolation", "crop_pct", "crop_mode")
-        self.transform = create_transform(is_training=False, normalize=False, **{n: config[n] for n in names})
-
-    def __call__(self, image) -> Tensor:
-        """PIL RGB -> uint8 [3, S, S]"""
-        return self.transform(image)
 
 
 class Keep:
@@ -71,7 +55,7 @@ class TrainImages(Dataset):
     def __init__(
         self,
         source: Source,
-        prepare: "Preprocess | Keep",
+        prepare: Preprocess | Keep,
         crop: Crop,
         *,
         hflip: float | Literal["alternating"],
@@ -148,7 +132,7 @@ class StepBatches:
         seed: Of the order.
         first: Step to begin with.
         weights: Of the samples, for drawing with replacement.
-        part: Of each batch, that this process takes.
+        share: What this process takes of each batch.
     """
 
     def __init__(
@@ -159,10 +143,10 @@ class StepBatches:
         seed: int,
         first: int,
         weights: "np.ndarray | None" = None,
-        part: slice = slice(None),
+        share: slice = slice(None),
     ) -> None:
         self.count, self.batch_size, self.seed, self.weights = count, batch_size, seed, weights
-        self.first, self.part = first, part
+        self.first, self.share = first, share
         self.per_epoch = max(1, count // batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
@@ -172,7 +156,7 @@ class StepBatches:
                 epoch = step // self.per_epoch
                 order = epoch_order(self.count, self.weights, self.seed, epoch)
             start = step % self.per_epoch * self.batch_size
-            places = range(start, min(start + self.batch_size, self.count))[self.part]
+            places = range(start, min(start + self.batch_size, self.count))[self.share]
             # a sample that is drawn several times in an epoch is cropped and mirrored anew each time
             once = self.weights is None
             yield [(epoch if once else epoch * self.count + place, int(order[place])) for place in places]
@@ -204,7 +188,7 @@ class EvalImages(Dataset):
 
     def __getitem__(self, i: int) -> "Tensor | BadImage":
         try:
-            return self.preprocess(self.source.image(i))
+            return self.preprocess(self.source.image(i, self.preprocess.enough))
         except BadImage as error:
             return error
 

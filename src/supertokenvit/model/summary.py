@@ -5,6 +5,8 @@ from typing import Any, Dict, List
 
 import timm
 import torch
+from rich.console import Console
+from rich.table import Column, Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from .architecture import Architecture
@@ -23,6 +25,18 @@ def summaries() -> List[Dict[str, Any]]:
         row["parameters"] = sum(p.numel() for p in model.parameters())
         rows.append(row | vars(model.architecture))
     return rows
+
+
+def print_summaries() -> None:
+    """Prints the variants as a table."""
+    table = Table(
+        Column("model", no_wrap=True), "params", "GMACs", "image", "stride", "window", "width", "layers L/G/K"
+    )
+    for row in summaries():
+        cells = [row["name"], f"{row['parameters'] / 1e6:.2f}M", f"{row['macs'] / 1e9:.3f}", f"{row['img_size']} px"]
+        cells += [str(row[key]) for key in ("stride", "window", "width")]
+        table.add_row(*cells, f"{row['local_layers']}/{row['global_layers']}/{row['class_layers']}")
+    Console().print(table)
 
 
 def changed(name: str, args: Dict[str, Any]) -> Dict[str, Any]:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from timm.data import resolve_data_config
 from torch import Tensor, nn
 
-from ..run_folder import is_trained, load_model
+from ..model_folder import is_trained, load_model
 from .recipe import Recipe, RecipeError
 
 
@@ -70,7 +70,7 @@ def load_teacher(name: str) -> tuple[nn.Module, list[str] | None, dict[str, Any]
     """Model, its class names if it has any, and its preprocessing: of a run folder, or timm's by name."""
     if is_trained(name):
         trained = load_model(name)
-        if trained.multi_label:
+        if trained.card.task != "classification":
             raise RecipeError(f"teacher={name}: was trained for several labels")
         return trained.model, trained.classes, trained.data_config
     try:

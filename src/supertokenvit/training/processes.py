@@ -42,7 +42,30 @@ def _leave() -> None:
         dist.destroy_process_group()
 
 
-class Processes:
+class OneProcess:
+    """A process that trains alone: nothing is sent, and everything is its own."""
+
+    rank, count, is_main = 0, 1, True
+
+    def total(self, *values: float) -> list[float]:
+        """Returns the sums over all processes."""
+        return list(values)
+
+    @contextlib.contextmanager
+    def gradients(self, model: nn.Module, last: bool) -> Iterator[None]:
+        """Stands around forward and backward of a part of a step: only the last part sends gradients."""
+        yield
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Computes gradients."""
+        loss.backward()
+
+    def clip(self, model: nn.Module, norm: float) -> None:
+        """Scales the gradients down to a norm, if theirs is larger."""
+        nn.utils.clip_grad_norm_(model.parameters(), norm)
+
+
+class Processes(OneProcess):
     """The processes of a run, seen from one of them.
 
     Args:
@@ -64,8 +87,8 @@ class Processes:
         if self.shard and recipe.ema is not None:
             raise RecipeError("shard: does not go with ema; leave one of them out")
 
-    def part(self, size: int) -> slice:
-        """What this process takes of `size` things in a row.
+    def share(self, size: int) -> slice:
+        """Returns what this process takes of `size` things in a row.
 
         Raises:
             RecipeError: They cannot be divided equally.
@@ -115,6 +138,14 @@ class Processes:
         else:
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
                 yield
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Computes gradients, which become the mean over the processes."""
+        self.accelerator.backward(loss)
+
+    def clip(self, model: nn.Module, norm: float) -> None:
+        """Scales the gradients down to a norm, if theirs is larger."""
+        self.accelerator.clip_grad_norm_(model.parameters(), norm)
 
     def share_buffers(self, model: nn.Module) -> None:
         """Copies the main process's buffers to the others."""

@@ -1,6 +1,7 @@
 """What a person sees of a run and can do to it while it goes on: the bar, and signals."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -63,7 +64,13 @@ class Interruption:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """While this lasts, Ctrl-C and SIGTERM are noted instead of ending the process."""
+        """While this lasts, Ctrl-C and SIGTERM are noted instead of ending the process.
+
+        Only the main thread may do so: in another one they go on meaning what they mean to the program.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         old = {number: signal.signal(number, self.note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield

@@ -10,6 +10,27 @@ class RecipeError(UsageError):
     """Options that cannot work together; one line that says what to change."""
 
 
+RESUMABLE = ("workers", "cache", "device", "tensorboard", "mlflow", "skip_damaged")
+"""The fields of Recipe that change no result, and that a resumed run may therefore change."""
+
+GROUPS: Dict[str, tuple[str, ...]] = {
+    "most used": ("data", "out", "model", "img_size", "init", "epochs", "minutes", "batch_size", "lr", "tta"),
+    "data": ("val_fraction", "data_license", "skip_damaged", "cache", "workers"),
+    "preprocessing": ("resize", "crop_pct"),
+    "model and start": ("model_args", "freeze", "drop_path", "dropout"),
+    "augmentation": ("crop", "crop_scale", "hflip", "randaugment", "erasing", "mixup", "cutmix"),
+    "classes": ("class_weights", "weighted_sampling"),
+    "optimisation": (
+        "opt", "weight_decay", "layer_decay", "schedule", "warmup", "clip_grad", "smoothing", "ema", "accumulate",
+    ),
+    "distillation": ("teacher", "teacher_share", "temperature"),
+    "evaluation and checkpoints": ("eval_epochs", "patience", "checkpoint_minutes"),
+    "machine": ("device", "precision", "grad_checkpointing", "shard", "seed"),
+    "logging": ("tensorboard", "mlflow"),
+}  # fmt: skip
+"""The fields of Recipe under the headings of `supertokenvit train --help`."""
+
+
 @dataclass
 class Recipe:
     """Everything that decides a training run. What is None is chosen from the data and the machine, and said aloud."""
@@ -19,9 +40,9 @@ class Recipe:
     out: Optional[str] = None
     """Run folder to make; runs/NAME of the data, with a number behind it if taken"""
     val_fraction: float = 0.1
-    """Share of the training images kept for validation if the data has no validation split"""
+    """Fraction of the training images kept for validation if the data has no validation split"""
     seed: int = 0
-    """Of everything random"""
+    """Random seed; the same recipe with the same seed gives the same weights"""
     data_license: Optional[str] = None
     """Terms of the data, written into the model's config"""
 
@@ -34,7 +55,7 @@ class Recipe:
     resize: Literal["center", "squash", "border"] = "center"
     """How images are made square: cut out the centre, squash, or pad the border (timm's crop_mode)"""
     crop_pct: float = 1.0
-    """Share of the shorter side that the centre crop keeps in evaluation"""
+    """Fraction of the shorter side that the centre crop keeps in evaluation"""
 
     init: Optional[str] = None
     """Run folder (or its model folder, or a model that comes with the package), or timm model with its pretrained
@@ -42,7 +63,7 @@ class Recipe:
     freeze: Literal["none", "stem", "local", "backbone"] = "none"
     """What stays as it is: nothing, the stem, stem and local layers, or all but the classifier (linear probe)"""
     layer_decay: Optional[float] = None
-    """Learning rate of each layer as a share of that of the next one, for fine-tuning"""
+    """Learning rate of each layer as a fraction of that of the next one, for fine-tuning"""
 
     epochs: Optional[float] = None
     """Passes over the training images"""
@@ -51,7 +72,7 @@ class Recipe:
     batch_size: Optional[int] = None
     """Images per step"""
     shard: bool = False
-    """Several processes: each weight, gradient and optimiser state in parts (FSDP2) instead of a copy for each (DDP)"""
+    """Several processes: keep each weight, gradient and optimiser state in parts (FSDP2) instead of in copies (DDP)"""
     accumulate: int = 1
     """Parts in which a step's batch is computed, to save memory"""
     grad_checkpointing: bool = False
@@ -61,17 +82,17 @@ class Recipe:
     lr: Optional[float] = None
     """Highest learning rate"""
     weight_decay: float = 0.05
-    """Of matrices; vectors, learned grids and tokens have none"""
+    """Weight decay of matrices; vectors, learned grids and tokens have none"""
     schedule: Literal["cosine", "linear"] = "cosine"
     """How the learning rate falls to zero"""
     warmup: float = 0.1
-    """Share of the steps in which the learning rate rises"""
+    """Fraction of the steps in which the learning rate rises"""
     teacher: Optional[str] = None
     """Run folder, or timm model with its pretrained weights, whose answers to learn as well (distillation)"""
     teacher_share: float = 0.5
-    """Share of the teacher's answers in the loss; the labels have the rest"""
+    """Fraction of the loss that comes from the teacher's answers; the labels have the rest"""
     temperature: float = 1.0
-    """By which the logits of teacher and student are divided before they are compared"""
+    """Distillation temperature"""
     clip_grad: Optional[float] = 1.0
     """Largest norm of the gradient; null for no limit"""
     smoothing: float = 0.1
@@ -79,7 +100,7 @@ class Recipe:
     drop_path: float = 0.0
     """Stochastic depth of the last layer"""
     dropout: float = 0.0
-    """Before the classifier"""
+    """Dropout before the classifier"""
     ema: Optional[float] = None
     """Decay of the running mean of the weights, which is then what is evaluated and kept; null for none. It rises to
     this value over the first steps (timm's ModelEmaV3)"""
@@ -87,7 +108,7 @@ class Recipe:
     crop: Optional[Literal["shift", "resized", "none"]] = None
     """Random crop: shift by up to an eighth, resized part of the image, or none"""
     crop_scale: float = 0.35
-    """Smallest share of the area that a resized crop takes; other crops know none"""
+    """Smallest fraction of the area that a resized crop takes; other crops know none"""
     hflip: Optional[Union[float, Literal["alternating"]]] = None
     """Probability of a mirror image; alternating: of one half of the images, and of the other half in the next epoch"""
     randaugment: int = 0
@@ -119,11 +140,13 @@ class Recipe:
     workers: Optional[int] = None
     """Processes that decode images, when they are not in memory; changes no result"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the arithmetic; auto takes bf16 where the device gains by it"""
+    """Precision of the arithmetic; auto takes bf16 where the device gains by it"""
     device: Optional[str] = None
-    """cpu, cuda, mps; the best there is"""
+    """Device to compute on: cpu, cuda or mps; the best there is by default"""
     tensorboard: bool = False
-    """Also write TensorBoard events"""
+    """Also write TensorBoard events into the run folder (extra tensorboard)"""
+    mlflow: bool = False
+    """Also log recipe and figures to MLflow, wherever its own settings point (extra mlflow)"""
 
     def __post_init__(self) -> None:
         if self.epochs is not None and self.minutes is not None:

@@ -8,7 +8,7 @@ from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.models import get_pretrained_cfg, is_model_pretrained
 from torch import nn
 
-from ..run_folder import architecture_of, is_trained, load_model
+from ..model_folder import WEIGHTS_FILE, architecture_of, is_trained, load_model
 from .recipe import Recipe, RecipeError
 
 FROM_RECIPE = ("num_classes", "img_size", "drop_rate", "drop_path_rate")
@@ -45,7 +45,7 @@ def starting_model(recipe: Recipe, classes: list[str]) -> tuple[nn.Module, Recip
         raise RecipeError(f"model_args: init={recipe.init} has its own; leave model_args out")
     size = recipe.img_size or trained.data_config["input_size"][-1]
     recipe = replace(recipe, model=name, img_size=size, model_args=args)
-    file = str(trained.path / "model.safetensors")
+    file = str(trained.path / WEIGHTS_FILE)
     overlay = {"num_classes": len(trained.classes), "label_names": None, "file": file}
     started: Any = build(recipe, len(classes), pretrained=True, pretrained_cfg_overlay=overlay)
     if len(trained.classes) == len(classes) and trained.classes != classes:

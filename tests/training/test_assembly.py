@@ -3,11 +3,11 @@
 import pytest
 from rich.console import Console
 
-from supertokenvit.data.sources import open_splits
-from supertokenvit.training.loop import train
+from supertokenvit.data.splits import open_splits
+from supertokenvit.training.assembly import make_images
 from supertokenvit.training.processes import Processes
 from supertokenvit.training.recipe import Recipe, RecipeError
-from supertokenvit.training.setup import make_images
+from supertokenvit.training.run import train_recipe
 
 from .conftest import TINY, make_folder
 
@@ -21,7 +21,7 @@ def test_validation_images_without_any_label_are_refused_before_the_first_step(t
         (folder / "labels.csv").write_text("\n".join(["file,labels", *lines]))
     changes = {"data": str(tmp_path / "data"), "out": str(tmp_path / "run"), "mixup": 0.0, "cutmix": 0.0}
     with pytest.raises(RecipeError, match="no validation image has a label"):
-        train(Recipe(**TINY | changes), Console(quiet=True))
+        train_recipe(Recipe(**TINY | changes), console=Console(quiet=True))
     assert not (tmp_path / "run").exists()
 
 
@@ -32,7 +32,7 @@ def test_training_and_validation_images_must_fit_in_a_quarter_of_the_memory(tmp_
         28,
         6,
     )  # 28 * 16 * 16 * 1.4 + 6 * 16 * 16 pixels of 3 bytes: 34.7 kB
-    monkeypatch.setattr("supertokenvit.training.setup.free_memory", lambda: free)
+    monkeypatch.setattr("supertokenvit.training.assembly.free_memory", lambda: free)
     recipe = Recipe(**TINY | {"crop": "shift"})
     images = make_images(recipe, splits, DATA, Processes(recipe))
     assert (images.images is not None) == kept

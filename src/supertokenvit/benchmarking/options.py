@@ -20,7 +20,7 @@ class BenchmarkError(UserError):
 
 
 @dataclass
-class Plan:
+class BenchmarkOptions:
     """Everything that decides a benchmark."""
 
     mode: Mode = "inference"
@@ -98,13 +98,13 @@ class Contestant:
         return self.model + (":" + ",".join(extra) if extra else "")
 
 
-def contestants(models: List[str], plan: Plan) -> list[Contestant]:
+def contestants(models: List[str], options: BenchmarkOptions) -> list[Contestant]:
     """Every model with every engine.
 
     Args:
         models: Each NAME, or NAME:KEY=VALUE,KEY=VALUE with the keys engine, dtype, channels_last, fused, reparam and
             whatever the model takes.
-        plan: What holds for models that do not say otherwise.
+        options: What holds for models that do not say otherwise.
 
     Raises:
         BenchmarkError: A model that cannot be understood, or is there twice.
@@ -119,9 +119,9 @@ def contestants(models: List[str], plan: Plan) -> list[Contestant]:
                 raise BenchmarkError(f"{text}: {part!r} is not KEY=VALUE")
             given[key.strip()] = yaml.safe_load(value)
         keys = ("dtype", "channels_last", "fused", "reparam")
-        base = Contestant(name, **{key: getattr(plan, key) for key in keys})
+        base = Contestant(name, **{key: getattr(options, key) for key in keys})
         own = {key: given.pop(key) for key in keys if key in given}
-        engines = [given.pop("engine")] if "engine" in given else list(plan.engine)
+        engines = [given.pop("engine")] if "engine" in given else list(options.engine)
         base = replace(base, args=tuple(sorted(given.items())), **own)
         engines = [FILES[Path(name).suffix]] if base.is_file else engines
         for engine in engines:

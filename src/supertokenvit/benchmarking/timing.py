@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..machine import keep_freed_memory
+from ..machine import keep_freed_memory, wait_for
+from .calls import Job, make_call
 from .cost import Product, multiply, operands
-from .engines import Job, make_call
-from .plan import Contestant
+from .options import Contestant
 
 Key = TypeVar("Key", bound=Hashable)
 MOST = 1 << 25  # numbers that the left operand or the result of products alone may hold: attention weights are many
@@ -26,20 +26,13 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
-def timed(call: Callable[[], Any], times: int, wait: Callable[[], None]) -> float:
+def seconds_of(call: Callable[[], Any], times: int, wait: Callable[[], None]) -> float:
     """Seconds of one call, from several in a row."""
     start = time.perf_counter()
     for _ in range(times):
         call()
     wait()
     return (time.perf_counter() - start) / times
-
-
-def wait_for(device: str) -> Callable[[], None]:
-    """What returns when the device has done everything asked of it."""
-    if device.startswith("cuda"):
-        return torch.cuda.synchronize
-    return torch.mps.synchronize if device.startswith("mps") else lambda: None
 
 
 def take_turns(
@@ -80,13 +73,13 @@ def take_turns(
         for _ in range(2):
             calls[key]()
         wait()
-        repeats[key] = max(1, math.ceil(seconds / max(timed(calls[key], 1, wait), 1e-9)))
+        repeats[key] = max(1, math.ceil(seconds / max(seconds_of(calls[key], 1, wait), 1e-9)))
 
     for key in calls:
         turn(key, lambda: warm_up(key))  # noqa: B023 (called at once)
     for number in range(rounds):
         for key in list(times) if number % 2 == 0 else list(times)[::-1]:
-            turn(key, lambda: times[key].append(timed(calls[key], repeats[key], wait)))  # noqa: B023
+            turn(key, lambda: times[key].append(seconds_of(calls[key], repeats[key], wait)))  # noqa: B023
     return times, errors
 
 
@@ -149,7 +142,7 @@ def peak_memory(contestant: Contestant, job: Job) -> int:
     call = make_call(contestant, job)
     for _ in range(2):
         call()
-    wait_for(job.device)()
+    wait_for(job.device)
     return torch.cuda.max_memory_allocated() if job.device.startswith("cuda") else _memory("VmHWM") - before
 
 

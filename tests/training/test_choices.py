@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from supertokenvit.data.sources import Source, Splits
-from supertokenvit.training.defaults import fill_in, steps_in, steps_until
+from supertokenvit.data.sources import Source
+from supertokenvit.data.splits import Splits
+from supertokenvit.training.choices import fill_in
+from supertokenvit.training.pacing import steps_in, steps_until
 from supertokenvit.training.recipe import Recipe
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -26,7 +28,7 @@ class Plain(Source):
     def read(self, i):
         raise NotImplementedError
 
-    def image(self, i):
+    def image(self, i, enough=None):
         return Image.new("RGB", (self.side, 2 * self.side))
 
 

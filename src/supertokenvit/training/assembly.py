@@ -1,9 +1,8 @@
 """From a recipe to the parts of a run: data, model, images, number of steps."""
 
 import time
-from dataclasses import dataclass, replace
-from importlib.util import find_spec
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,17 @@ from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from ..data.augmentation import BatchAugmentation, Crop, seed_step
-from ..data.loading import Keep, Preprocess, TrainImages
-from ..data.sources import Source, Splits
+from ..data.loading import Keep, TrainImages
+from ..data.sources import Source
+from ..data.splits import Splits
 from ..machine import best_precision, free_memory, write_out_attention
-from ..prediction import views
-from .defaults import MINUTES_WITHOUT_GPU, fill_in, seconds_per_image, steps_in
+from ..preprocessing import VIEWS, Preprocess
+from ..run_folder import RunFolder
+from ..tasks import Task, task_of
+from .callbacks import Callback, all_callbacks
+from .choices import MINUTES_WITHOUT_GPU, fill_in
 from .distillation import Teacher
-from .objective import Objective
+from .pacing import seconds_per_image, steps_in
 from .processes import Processes
 from .recipe import Recipe, RecipeError
 from .starting_model import build, checkpoint_gradients, freeze, starting_model
@@ -33,22 +36,23 @@ class Run:
     Args:
         recipe: With nothing left open.
         folder: The run folder.
-        console: To speak on.
+        console: Where lines for the user go.
         processes: That train together.
         splits: The data.
         model: On the device, in training mode.
-        frozen: Its parts that are not trained.
+        frozen: Parts of the model that are not trained.
         data_config: timm's preprocessing, as evaluation and prediction will do it.
-        images: Of the training split, cropped at random.
+        images: The training images, cropped at random.
         augment: What happens to a whole batch.
-        objective: What is minimised.
+        task: What the model learns to answer.
         sample_weights: For drawing with replacement, or None.
         teacher: Whose answers to learn as well, or None.
+        callbacks: Who is told of the run's events.
         steps: Of the whole run.
     """
 
     recipe: Recipe
-    folder: Path
+    folder: RunFolder
     console: Console
     processes: Processes
     splits: Splits
@@ -57,9 +61,10 @@ class Run:
     data_config: dict[str, Any]
     images: TrainImages
     augment: BatchAugmentation
-    objective: Objective
+    task: Task
     sample_weights: np.ndarray | None
     teacher: Teacher | None
+    callbacks: list[Callback] = field(default_factory=list)
     steps: int = 0
 
     @property
@@ -89,60 +94,126 @@ class Run:
         """Steps per epoch."""
         return len(self.images) // self.batch_size
 
-    def say(self, line: str) -> None:
-        """To the console and to log.txt, once for all processes."""
+    def log(self, line: str) -> None:
+        """Says a line on the console and in log.txt, once for all processes."""
         if self.processes.is_main:
-            say(self.console, self.folder, line)
+            log(self.console, self.folder, line)
 
 
-def say(console: Console, folder: Path, line: str) -> None:
-    """To the console and to the run folder's log.txt."""
+def log(console: Console, folder: RunFolder, line: str) -> None:
+    """Says a line on the console and in the run folder's log.txt."""
     console.print(line, highlight=False, markup=False, soft_wrap=True)
-    with open(folder / "log.txt", "a") as file:
-        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+    folder.say(line, time.strftime("%Y-%m-%d %H:%M:%S"))
 
 
-def prepare(
-    recipe: Recipe, splits: Splits, folder: Path, console: Console, processes: Processes, steps: int | None = None
+def begin(
+    recipe: Recipe,
+    splits: Splits,
+    folder: RunFolder,
+    console: Console,
+    processes: Processes,
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
-    """Makes the parts of a run.
+    """Makes the parts of a new run, and says what was chosen.
 
     Args:
         recipe: May have open fields.
         splits: Its data.
         folder: The run folder.
-        console: To say on what was chosen.
+        console: Where lines for the user go.
         processes: That train together.
-        steps: Of the whole run, when it is resumed; else they are planned.
+        callbacks: The caller's.
 
     Raises:
         RecipeError: Something in the recipe does not fit the data.
     """
-    device = processes.device
+    check(recipe, splits)
+    open_ended = recipe.epochs is None and recipe.minutes is None and processes.device.type == "cpu"
+    recipe, said = complete(recipe, splits, processes)
+    if processes.is_main:
+        lines = [f"data: {recipe.data}: {describe(splits)}", f"validation: {splits.rule}"]
+        for line in lines + [f"chosen: {line}" for line in said]:
+            log(console, folder, line)
+    listeners = all_callbacks(recipe, callbacks)
+    seed_step(recipe.seed, 0)
+    model, recipe = starting_model(recipe, splits.train.classes)
+    run = assemble(recipe, splits, folder, console, processes, model, listeners)
+    plan_steps(run, open_ended)
+    return run
+
+
+def reopen(
+    recipe: Recipe,
+    splits: Splits,
+    folder: RunFolder,
+    console: Console,
+    processes: Processes,
+    callbacks: Sequence[Callback],
+    steps: int,
+) -> Run:
+    """Makes the parts of a run that goes on; the weights come from its checkpoint.
+
+    Args:
+        recipe: From the run folder.
+        splits: Its data.
+        folder: The run folder.
+        console: Where lines for the user go.
+        processes: That train together.
+        callbacks: The caller's.
+        steps: Of the whole run.
+
+    Raises:
+        RecipeError: Something in the recipe does not fit the data.
+    """
+    check(recipe, splits)
+    recipe, _ = complete(recipe, splits, processes)
+    listeners = all_callbacks(recipe, callbacks)
+    seed_step(recipe.seed, 0)
+    run = assemble(recipe, splits, folder, console, processes, build(recipe, len(splits.train.classes)), listeners)
+    run.steps = steps
+    return run
+
+
+def check(recipe: Recipe, splits: Splits) -> None:
+    """Refuses data that cannot be measured, and options that do not go with its labels.
+
+    Raises:
+        RecipeError: What is wrong.
+    """
     if splits.val is None:
         raise RecipeError("there is no validation data: set val_fraction above 0")
-    for part, source in {"validation": splits.val, "test": splits.test}.items():
+    for name, source in {"validation": splits.val, "test": splits.test}.items():
         if source is not None and source.multi_label and not source.targets.any():
-            raise RecipeError(f"no {part} image has a label, so nothing can be measured: give some, or another seed")
-    open_ended = recipe.epochs is None and recipe.minutes is None and device.type == "cpu"
-    recipe, said = fill_in(recipe, splits, device, processes.count)
-    if recipe.precision == "auto":
-        precision, why = processes.from_main(lambda: best_precision(device))
-        recipe = replace(recipe, precision=precision)
-        said.append(f"precision = {precision}: {why}")
-    lines = [f"data: {recipe.data}: {describe(splits)}", f"validation: {splits.rule}"]
-    if steps is None and processes.is_main:
-        for line in lines + [f"chosen: {line}" for line in said]:
-            say(console, folder, line)
-    if recipe.tensorboard and find_spec("tensorboard") is None:
-        raise RecipeError("tensorboard is not installed: pip install 'supertokenvit[tensorboard]'")
+            raise RecipeError(f"no {name} image has a label, so nothing can be measured: give some, or another seed")
     if recipe.teacher is not None and splits.train.multi_label:
         raise RecipeError("teacher: not for images with several labels")
-    seed_step(recipe.seed, 0)
-    if steps is None:
-        model, recipe = starting_model(recipe, splits.train.classes)
-    else:
-        model = build(recipe, len(splits.train.classes))
+
+
+def complete(recipe: Recipe, splits: Splits, processes: Processes) -> tuple[Recipe, list[str]]:
+    """Fills in what the recipe leaves open but the number of steps, with a line for each choice."""
+    recipe, said = fill_in(recipe, splits, processes.device, processes.count)
+    if recipe.precision == "auto":
+        precision, why = processes.from_main(lambda: best_precision(processes.device))
+        recipe = replace(recipe, precision=precision)
+        said.append(f"precision = {precision}: {why}")
+    return recipe, said
+
+
+def assemble(
+    recipe: Recipe,
+    splits: Splits,
+    folder: RunFolder,
+    console: Console,
+    processes: Processes,
+    model: nn.Module,
+    callbacks: list[Callback],
+) -> Run:
+    """Puts the parts of a run together, all but the number of its steps.
+
+    Raises:
+        RecipeError: The batch cannot be shared, or is larger than the data.
+    """
+    device, train = processes.device, splits.train
     frozen = freeze(model, recipe.freeze)
     if recipe.grad_checkpointing:
         checkpoint_gradients(recipe, model)
@@ -153,7 +224,6 @@ def prepare(
         "crop_pct": recipe.crop_pct,
         "crop_mode": recipe.resize,
     }
-    images = make_images(recipe, splits, data_config, processes)
     run = Run(
         recipe=recipe,
         folder=folder,
@@ -163,33 +233,33 @@ def prepare(
         model=model,
         frozen=frozen,
         data_config=data_config,
-        images=images,
+        images=make_images(recipe, splits, data_config, processes),
         augment=BatchAugmentation(
             data_config["mean"],
             data_config["std"],
-            num_classes=len(splits.train.classes),
+            num_classes=len(train.classes),
             randaugment=recipe.randaugment,
             erasing=recipe.erasing,
             mixup=recipe.mixup,
             cutmix=recipe.cutmix,
         ),
-        objective=Objective(splits.train.multi_label, class_weights(recipe, splits.train, device), recipe.smoothing),
-        sample_weights=balanced_sampling(splits.train) if recipe.weighted_sampling else None,
-        teacher=None if recipe.teacher is None else Teacher(recipe, splits.train.classes, data_config, device),
+        task=task_of(train.targets)(class_weights(recipe, train, device), recipe.smoothing),
+        sample_weights=balanced_sampling(train) if recipe.weighted_sampling else None,
+        teacher=None if recipe.teacher is None else Teacher(recipe, train.classes, data_config, device),
+        callbacks=callbacks,
     )
-    for error in images.damaged:
-        run.say(f"left out: {error}")
+    for error in run.images.damaged:
+        run.log(f"left out: {error}")
     if run.batch_size % (processes.count * recipe.accumulate):
         parts = f"{processes.count} processes times accumulate={recipe.accumulate}"
         raise RecipeError(f"batch_size={run.batch_size}: must be a multiple of {parts}")
-    if run.batch_size > len(images) - len(images.damaged):
+    if run.batch_size > len(run.images) - len(run.images.damaged):
         raise RecipeError(f"batch_size={run.batch_size}: more than the usable training images")
-    run.steps = plan(run, open_ended) if steps is None else steps
     return run
 
 
 def describe(splits: Splits) -> str:
-    """Classes and numbers of images in one line."""
+    """Says classes and numbers of images in one line."""
     parts = [f"{len(splits.train.classes)} classes", f"{len(splits.train):,} training images"]
     if splits.val is not None:
         parts.append(f"{len(splits.val):,} for validation")
@@ -205,7 +275,7 @@ def to_train(model: nn.Module, recipe: Recipe, device: torch.device) -> None:
 
 
 def make_images(recipe: Recipe, splits: Splits, data_config: dict[str, Any], processes: Processes) -> TrainImages:
-    """Training images, in memory if the recipe says so, or with the validation images in a quarter of what is free."""
+    """Opens the training images: in memory if the recipe says so, or if they fit into a quarter of what is free."""
     assert recipe.img_size is not None and recipe.crop is not None and recipe.hflip is not None
     crop = Crop(recipe.crop, recipe.img_size, recipe.crop_scale)
     resized = recipe.crop == "resized"
@@ -218,7 +288,7 @@ def make_images(recipe: Recipe, splits: Splits, data_config: dict[str, Any], pro
 
 
 def class_weights(recipe: Recipe, source: Source, device: torch.device) -> Tensor | None:
-    """Weights of the classes in the loss: mean 1 over the images for "auto", or by name with 1 for the unnamed."""
+    """Returns the classes' weights in the loss: mean 1 over the images for "auto", or by name with 1 for others."""
     if recipe.class_weights is None:
         return None
     count = source.targets.sum(0) if source.multi_label else np.bincount(source.targets, minlength=len(source.classes))
@@ -233,32 +303,35 @@ def class_weights(recipe: Recipe, source: Source, device: torch.device) -> Tenso
 
 
 def balanced_sampling(source: Source) -> np.ndarray:
-    """Weight of each image so that every class is drawn equally often."""
+    """Returns the weight of each image with which every class is drawn equally often."""
     if source.multi_label:
         raise RecipeError("weighted_sampling: images with several labels cannot be drawn equally by class")
     return 1.0 / np.bincount(source.targets, minlength=len(source.classes))[source.targets]
 
 
-def plan(run: Run, open_ended: bool) -> int:
-    """Number of steps: from the epochs, or from a time budget and the speed measured now."""
+def plan_steps(run: Run, open_ended: bool) -> None:
+    """Sets the run's number of steps: from its epochs, or from a time budget and the speed measured now.
+
+    Args:
+        run: Without steps; a time budget is written into its recipe.
+        open_ended: The user gave neither epochs nor minutes, and there is no GPU: the usual limit holds.
+    """
     recipe = run.recipe
-    steps = max(1, round((recipe.epochs or 0) * run.per_epoch))
+    run.steps = max(1, round((recipe.epochs or 0) * run.per_epoch))
     if recipe.minutes is None and not open_ended:
-        return steps
+        return
     minutes = recipe.minutes or MINUTES_WITHOUT_GPU
     # a hundredth of the budget: three seconds misjudged an hour by half on a machine that shares its cores
     measuring = min(30.0, max(2.0, 0.6 * minutes))
     count = run.processes.count
-    part = replace(recipe, batch_size=run.batch_size // count)
-    alone = seconds_per_image(run.model, part, run.device, len(run.classes), measuring)
-    looks = len(views(torch.zeros(1, 3, 32, 32), recipe.tta))
-    speed = run.processes.from_main(lambda: (alone[0] / count, looks * alone[1] / count))
+    alone = replace(recipe, batch_size=run.batch_size // count)
+    measured = seconds_per_image(run.model, alone, run.device, len(run.classes), measuring)
+    speed = run.processes.from_main(lambda: (measured[0] / count, VIEWS[recipe.tta] * measured[1] / count))
     fit = steps_in(minutes, recipe, len(run.images), len(run.val), speed)
-    if recipe.minutes is None and fit >= steps:
-        return steps
-    steps, run.recipe = fit, replace(recipe, epochs=None, minutes=minutes)
-    run.say(
-        f"chosen: {steps:,} steps, {steps / run.per_epoch:.1f} epochs: measured {1 / speed[0]:.0f} images/s in "
+    if recipe.minutes is None and fit >= run.steps:
+        return
+    run.steps, run.recipe = fit, replace(recipe, epochs=None, minutes=minutes)
+    run.log(
+        f"chosen: {run.steps:,} steps, {run.steps / run.per_epoch:.1f} epochs: measured {1 / speed[0]:.0f} images/s in "
         f"training and {1 / speed[1]:.0f} in evaluation, for at most {minutes:g} minutes"
     )
-    return steps

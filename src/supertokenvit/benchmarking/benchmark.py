@@ -1,7 +1,9 @@
 """The whole benchmark: contestants in, rows out."""
 
 import difflib
+import re
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -14,17 +16,20 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..machine import DTYPES, best_device
-from .cost import Cost, cost_of, is_run_folder, own_size
-from .engines import Job, exported, make_call
-from .measure import in_child, one_line, peak_memory, product_call, take_turns, wait_for
-from .plan import FILES, BenchmarkError, Contestant, Plan, contestants
+from ..engines.packages import EngineError
+from ..machine import DTYPES, best_device, keep_freed_memory, wait_for
+from ..model_folder import is_model_folder
+from ..run_folder import new_run_folder
+from .calls import Job, exported, make_call
+from .cost import Cost, cost_of, own_size
+from .options import FILES, BenchmarkError, BenchmarkOptions, Contestant, contestants
+from .timing import in_child, one_line, peak_memory, product_call, take_turns
 
 CPU_BATCHES, GPU_BATCHES = 64, 1024
 
 
 @dataclass
-class Row:
+class Measurement:
     """One model in one engine at one size.
 
     Args:
@@ -70,19 +75,19 @@ class Row:
         return statistics.median(scale * p / s for p, s in zip(self.product_seconds, self.seconds, strict=True))
 
 
-def find(models: list[str], plan: Plan) -> list[Contestant]:
+def find(models: list[str], options: BenchmarkOptions) -> list[Contestant]:
     """The contestants, all of which exist.
 
     Args:
-        models: See plan.contestants.
-        plan: What to measure.
+        models: See options.contestants.
+        options: What to measure.
 
     Raises:
         BenchmarkError: A model that does not exist, or cannot be understood.
     """
-    rivals = contestants(models, plan)
+    rivals = contestants(models, options)
     for name in (contestant.model for contestant in rivals):
-        there = Path(name).is_file() if Path(name).suffix in FILES else is_run_folder(name)
+        there = Path(name).is_file() if Path(name).suffix in FILES else is_model_folder(name)
         if not there and not timm.is_model(name):
             near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
             hint = f"; near: {', '.join(near)}" if near else ""
@@ -90,28 +95,62 @@ def find(models: list[str], plan: Plan) -> list[Contestant]:
     return rivals
 
 
-def benchmark(rivals: list[Contestant], plan: Plan, console: Console) -> Iterator[list[Row]]:
+def run_and_write(models: list[str], options: BenchmarkOptions, console: Console | None = None) -> None:
+    """Measures models, prints the tables and writes rows.csv and the plots.
+
+    Args:
+        models: See options.contestants.
+        options: What to measure.
+        console: Where tables and progress go.
+
+    Raises:
+        BenchmarkError: A model that does not exist, or one that could not be measured; the others have been.
+    """
+    from .report import draw_sizes, draw_throughput, make_table, read_rows, write_rows
+
+    keep_freed_memory()
+    console = console or Console()
+    rivals = find(models, options)
+    out = new_run_folder(options.out, "benchmark").path
+    rows: list[Measurement] = []
+    for of_one_size in benchmark(rivals, options, console):
+        rows += of_one_size
+        console.print(make_table(of_one_size, console.width))
+        for row in of_one_size:
+            if row.error:
+                name = f"{row.contestant.name()} ({row.contestant.engine})"
+                print(f"supertokenvit: {name}: {row.error}", file=sys.stderr)
+        write_rows(out / "rows.csv", rows)
+    draw_throughput(out / "throughput.png", read_rows(out / "rows.csv"))
+    if len(options.img_size) > 1:
+        draw_sizes(out / "sizes.png", read_rows(out / "rows.csv"))
+    print(f"written: {out}")
+    if any(row.error for row in rows):
+        raise BenchmarkError("not every model could be measured (named above)")
+
+
+def benchmark(rivals: list[Contestant], options: BenchmarkOptions, console: Console) -> Iterator[list[Measurement]]:
     """Measures all models at one size after the other, and yields the rows of each.
 
     Args:
         rivals: From find.
-        plan: What to measure.
+        options: What to measure.
         console: To show progress on.
 
     Raises:
         BenchmarkError: A plan that cannot be carried out.
     """
-    device = str(best_device(plan.device))
-    threads = plan.threads or torch.get_num_threads()
+    device = str(best_device(options.device))
+    threads = options.threads or torch.get_num_threads()
     torch.set_num_threads(threads)
-    for img_size in plan.img_size or [own_size(rivals[0])]:
+    for img_size in options.img_size or [own_size(rivals[0])]:
         with tempfile.TemporaryDirectory(prefix="supertokenvit-") as folder:
-            first = 1 if plan.mode == "latency" else plan.batch_size
-            job = Job(plan.mode, 8 if first == "auto" else int(first), img_size, device, threads, folder)
+            first = 1 if options.mode == "latency" else options.batch_size
+            job = Job(options.mode, 8 if first == "auto" else int(first), img_size, device, threads, folder)
             if first == "auto":
                 job = largest_batch(rivals, job)
                 console.print(f"batch: {job.batch} images fit", highlight=False)
-            yield measure(rivals, job, plan, console)
+            yield measure_size(rivals, job, options, console)
 
 
 def largest_batch(rivals: list[Contestant], job: Job) -> Job:
@@ -126,56 +165,58 @@ def largest_batch(rivals: list[Contestant], job: Job) -> Job:
     return job
 
 
-def measure(rivals: list[Contestant], job: Job, plan: Plan, console: Console) -> list[Row]:
+def measure_size(rivals: list[Contestant], job: Job, options: BenchmarkOptions, console: Console) -> list[Measurement]:
     """The rows of one size, in the order of the contestants."""
-    rows = [Row(contestant, job) for contestant in rivals]
+    rows = [Measurement(contestant, job) for contestant in rivals]
     with progress(console) as bar:
         task = bar.add_task("preparing", total=len(rows) * 4)
 
-        def attempt(row: Row, work: Callable[[], Any]) -> Any:
+        def attempt(row: Measurement, work: Callable[[], Any]) -> Any:
             bar.update(task, description=f"preparing {row.contestant.name()}"[:60])
             try:
                 return work() if row.error is None else None
             except Exception as error:  # whatever it is, the others go on
-                row.error = str(error) if isinstance(error, BenchmarkError) else one_line(error)
+                row.error = str(error) if isinstance(error, (BenchmarkError, EngineError)) else one_line(error)
             finally:
                 bar.advance(task)
 
         for row in rows:
             row.cost = attempt(row, lambda: counted(row))  # noqa: B023 (called at once)
             attempt(row, lambda: check_graph(row))  # noqa: B023
-            row.memory = attempt(row, lambda: rehearsed(row, plan.memory))  # noqa: B023
+            row.memory = attempt(row, lambda: rehearsed(row, options.memory))  # noqa: B023
         calls = {i: attempt(row, lambda: make_call(row.contestant, job)) for i, row in enumerate(rows)}  # noqa: B023
         calls = {i: call for i, call in calls.items() if rows[i].error is None}
         bar.remove_task(task)
-        time_rows(rows, calls, plan, bar)
+        time_rows(rows, calls, options, bar)
     return rows
 
 
-def counted(row: Row) -> Cost | None:
+def counted(row: Measurement) -> Cost | None:
     """Parameters and MACs, if the inside of the model is known."""
     return None if row.contestant.is_file else cost_of(row.contestant, row.job.img_size, row.job.batch)
 
 
-def check_graph(row: Row) -> None:
+def check_graph(row: Measurement) -> None:
     """Exports what is to be exported, in a process of its own."""
     if row.contestant.engine not in ("eager", "compile") and row.job.mode != "train":
         error = in_child(exported, row.contestant, row.job)[1]
         if error:
-            raise BenchmarkError(error.removeprefix("BenchmarkError: "))
+            raise BenchmarkError(re.sub("^(Benchmark|Engine)Error: ", "", error))
 
 
-def rehearsed(row: Row, wanted: bool) -> int | None:
+def rehearsed(row: Measurement, wanted: bool) -> int | None:
     """Peak memory."""
     if not wanted:
         return None
     peak, error = in_child(peak_memory, row.contestant, row.job)
     if error:
-        raise BenchmarkError(error.removeprefix("BenchmarkError: "))
+        raise BenchmarkError(re.sub("^(Benchmark|Engine)Error: ", "", error))
     return peak
 
 
-def time_rows(rows: list[Row], calls: dict[int, Callable[[], Any]], plan: Plan, bar: Progress) -> None:
+def time_rows(
+    rows: list[Measurement], calls: dict[int, Callable[[], Any]], options: BenchmarkOptions, bar: Progress
+) -> None:
     """Lets models, and the matrix products of each by themselves, take turns; fills the rows."""
     turns: dict[tuple[str, int], Callable[[], Any]] = {}
     for i, call in calls.items():
@@ -184,12 +225,12 @@ def time_rows(rows: list[Row], calls: dict[int, Callable[[], Any]], plan: Plan, 
         if cost is not None:
             dtype = DTYPES[rows[i].contestant.dtype]
             turns["products", i] = product_call(cost.products.items(), dtype, rows[i].job.device)
-    task = bar.add_task("taking turns", total=len(turns) * (1 + plan.rounds))
+    task = bar.add_task("taking turns", total=len(turns) * (1 + options.rounds))
     times, errors = take_turns(
         turns,
-        rounds=plan.rounds,
-        seconds=plan.seconds,
-        wait=wait_for(rows[0].job.device),
+        rounds=options.rounds,
+        seconds=options.seconds,
+        wait=lambda: wait_for(rows[0].job.device),
         advance=lambda: bar.advance(task),
     )
     for i in calls:

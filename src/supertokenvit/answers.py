@@ -1,0 +1,207 @@
+"""Where the answers of `supertokenvit predict` go: lines on the screen, JSON, CSV or Parquet, each as it comes."""
+
+import csv
+import json
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from .data.decode import printable
+from .data.listing import find_images
+from .errors import UsageError
+from .machine import keep_freed_memory
+from .prediction import BATCH, Prediction, PredictionError, load
+
+ROW_GROUP = 10_000
+WIDEST = 48  # characters for a file's name in a line; longer ones push the rest of their line to the right
+
+
+def predict_and_print(
+    images: Sequence[str],
+    model: str | None = None,
+    *,
+    out: str | None = None,
+    as_json: bool = False,
+    topk: int = 5,
+    batch_size: int = BATCH,
+    **options: Any,
+) -> None:
+    """Answers for image files and prints each answer, or writes it to a file, as it comes.
+
+    Args:
+        images: Files, and folders of them.
+        model: As in prediction.load.
+        out: File to write to; its ending is .csv, .jsonl or .parquet. It has its name only when it is complete.
+        as_json: Print lines of JSON.
+        topk: Classes to name.
+        batch_size: Images at once.
+        **options: Further options of prediction.load.
+
+    Raises:
+        PredictionError: Some image could not be read; the others have been answered.
+        UsageError: The ending of `out` is none of these.
+    """
+    keep_freed_memory()
+    files = find_images(images)
+    predictor = load(model, **options)
+    topk = min(topk, len(predictor.classes))
+    writer = None if out is None else writer_for(Path(out), topk)
+    if model is None:
+        known = f"{predictor.name} tells apart, and nothing else: {', '.join(predictor.classes)}"
+        print(known, file=sys.stderr)
+    width = min(WIDEST, max((len(printable(file)) for file in files), default=0))
+    bad, began = 0, time.monotonic()
+    for row in watched(predictor.predict(files, topk, batch_size), len(files), hidden=out is None):
+        if row.error is not None:
+            bad += 1
+            print(f"supertokenvit: {row.file}: {row.error}", file=sys.stderr)
+        if writer is not None:
+            writer.add(row)
+        elif as_json:
+            print(json_line(row))
+        elif row.error is None:
+            print(as_line(row, width))
+    if writer is not None:
+        writer.close()
+        seconds = time.monotonic() - began
+        print(f"written: {out} ({len(files):,} images, {len(files) / max(seconds, 1e-9):,.0f} images/s)")
+    if bad:
+        raise PredictionError(f"{bad} image{'s' * (bad > 1)} could not be read (named above)")
+
+
+def json_line(row: Prediction) -> str:
+    """Writes an answer as one line of JSON."""
+    return json.dumps(asdict(row))
+
+
+def as_line(row: Prediction, width: int) -> str:
+    """Writes an answer as one line: file, likeliest class, and the others."""
+    answers = [f"{label} {100 * p:.1f} %" for label, p in zip(row.labels, row.probabilities, strict=True)]
+    rest = f"  then {', '.join(answers[1:])}" if len(answers) > 1 else ""
+    return f"{row.file:<{width}}  {answers[0]:<20}{rest}".rstrip()
+
+
+def watched(rows: Iterator[Prediction], total: int, hidden: bool) -> Iterator[Prediction]:
+    """Passes answers on with a progress bar on standard error; hidden where the answers themselves are seen."""
+    columns = (TextColumn("Predicting"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as bar:
+        yield from bar.track(rows, total=total)
+
+
+class Writer(ABC):
+    """A file of answers, called NAME.part until it is complete.
+
+    Args:
+        path: Of the file.
+        topk: Classes that are named for each image.
+    """
+
+    def __init__(self, path: Path, topk: int) -> None:
+        self.path, self.topk = path, topk
+        self.part = path.with_name(path.name + ".part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    @abstractmethod
+    def add(self, row: Prediction) -> None:
+        """Writes an answer."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Writes what is left and closes the file."""
+
+    def close(self) -> None:
+        """Finishes the file and gives it its name."""
+        self.finish()
+        self.part.replace(self.path)
+
+
+class JsonLines(Writer):
+    """A line of JSON for each image."""
+
+    def __init__(self, path: Path, topk: int) -> None:
+        super().__init__(path, topk)
+        self.file = open(self.part, "w", encoding="utf-8")
+
+    def add(self, row: Prediction) -> None:
+        """Writes an answer."""
+        self.file.write(json_line(row) + "\n")
+
+    def finish(self) -> None:
+        """Closes the file."""
+        self.file.close()
+
+
+class Csv(Writer):
+    """Columns file, label_1, probability_1, label_2, ..., error."""
+
+    def __init__(self, path: Path, topk: int) -> None:
+        super().__init__(path, topk)
+        self.file = open(self.part, "w", encoding="utf-8", newline="")
+        self.csv = csv.writer(self.file)
+        numbered = [f"{name}_{k}" for k in range(1, topk + 1) for name in ("label", "probability")]
+        self.csv.writerow(["file", *numbered, "error"])
+
+    def add(self, row: Prediction) -> None:
+        """Writes an answer."""
+        cells = [cell for pair in zip(row.labels, row.probabilities, strict=True) for cell in pair]
+        self.csv.writerow([row.file, *cells, *[""] * (2 * self.topk - len(cells)), row.error or ""])
+
+    def finish(self) -> None:
+        """Closes the file."""
+        self.file.close()
+
+
+class Parquet(Writer):
+    """Columns file, labels, probabilities (lists) and error."""
+
+    def __init__(self, path: Path, topk: int) -> None:
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError:
+            raise UsageError(f"--out {path}: pyarrow is not installed: pip install 'supertokenvit[parquet]'") from None
+        super().__init__(path, topk)
+        text, number = pyarrow.string(), pyarrow.float64()
+        self.make: Callable[..., Any] = pyarrow.Table.from_pylist
+        self.schema = pyarrow.schema(
+            {"file": text, "labels": pyarrow.list_(text), "probabilities": pyarrow.list_(number), "error": text}
+        )
+        self.file = pyarrow.parquet.ParquetWriter(self.part, self.schema)
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, row: Prediction) -> None:
+        """Keeps an answer until there are enough for a row group."""
+        self.rows.append(asdict(row))
+        if len(self.rows) == ROW_GROUP:
+            self._flush()
+
+    def finish(self) -> None:
+        """Writes the last row group and closes the file."""
+        self._flush()
+        self.file.close()
+
+    def _flush(self) -> None:
+        if self.rows:
+            self.file.write_table(self.make(self.rows, self.schema))
+            self.rows = []
+
+
+WRITERS: dict[str, type[Writer]] = {".csv": Csv, ".jsonl": JsonLines, ".parquet": Parquet}
+
+
+def writer_for(path: Path, topk: int) -> Writer:
+    """Opens the file of answers that an ending asks for.
+
+    Raises:
+        UsageError: The ending is not known, or its library is missing.
+    """
+    if path.suffix.lower() not in WRITERS:
+        raise UsageError(f"--out {path}: must end in {', '.join(WRITERS)}")
+    return WRITERS[path.suffix.lower()](path, topk)

@@ -1,0 +1,84 @@
+"""Options of the command line: parsing, headings of the help, and errors in one line of plain words."""
+
+import difflib
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+USAGE_ERROR = 2
+KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
+KINDS |= {"dict": "names with values, as {'name': 1}", "list": "a list, as [1, 2]"}
+
+
+class Parser(ArgumentParser):
+    """jsonargparse's parser, with errors of one line that name the nearest option."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Prints the message and ends with code 2."""
+        text = plain(" ".join(message.split()))
+        known = [a.dest for a in self._actions if a.dest != "help"]
+        for word in text.replace("'", " ").replace('"', " ").replace("=", " ").split():
+            name = word.removeprefix("--")
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+            if (
+                near
+                and name not in known
+                and ("not accepted" in text or "unrecognized" in text or "not expected" in text)
+            ):
+                text += f"; did you mean {near[0]}?"
+                break
+        fail(f"{text} (supertokenvit {self.prog.split()[-1]} --help lists the options)", USAGE_ERROR)
+
+    def put_under_headings(self, headings: Mapping[str, Sequence[str]]) -> None:
+        """Shows options under headings in the help, in the order of the headings.
+
+        Args:
+            headings: Names of options by heading.
+        """
+        actions = {action.dest: action for action in self._actions}
+        for heading, names in headings.items():
+            group = self.add_argument_group(heading)
+            for name in names:
+                for other in self._action_groups:
+                    if actions[name] in other._group_actions:
+                        other._group_actions.remove(actions[name])
+                group._group_actions.append(actions[name])
+        filled = [group for group in self._action_groups if group._group_actions]
+        mine = [group for group in filled if group.title in headings]
+        self._action_groups = mine + [group for group in filled if group not in mine]
+
+
+def plain(text: str) -> str:
+    """Says jsonargparse's message about a value of the wrong kind in words of the command line; others as they are."""
+    text = re.sub(r'^Parser key "([\w.]+)": ', r"--\1: ", text)
+    text = re.sub(r"^(--\w+): Not of type \w+: (\S+) does not conform to restriction v", r"\1 \2: must be ", text)
+    text = re.sub(r"^(--\w+): Not of type \w+: invalid literal .*: '(.*?)'", r"\1 \2: must be a whole number", text)
+    found = re.fullmatch(r"--([\w.]+): (.*Expected .*?)\.? (?:Given value:|Got value:) ?(.*)", text)
+    if found is None:
+        return text
+    key, expected, value = found.groups()
+    kinds = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", expected)
+    named = [KINDS.get(kind, kind) or re.sub("'(.*?)',? ?", r"\1 or ", choices)[:-4] for kind, choices in kinds]
+    return f"--{key} {value}: must be {' or '.join(dict.fromkeys(named))}"
+
+
+def same_option(word: str) -> str:
+    """Writes an option with underscores: --img-size and --img_size are the same."""
+    if not word.startswith("--"):
+        return word
+    name, *value = word.split("=", 1)
+    return "=".join(["--" + name[2:].replace("-", "_"), *value])
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Ends the command with one line on standard error."""
+    print(f"supertokenvit: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,219 @@
+"""A trained model on disk: weights and config.json, as timm's `local-dir:` and transformers read them."""
+
+import copy
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from timm.data import resolve_data_config
+from timm.models import save_for_hf
+from torch import nn
+
+from .model.architecture import Architecture
+from .model.family import SHIPPED, WEIGHTS
+from .run_folder import RunFolder, RunFolderError, sync
+
+CONFIG, WEIGHTS_FILE, CARD = "config.json", "model.safetensors", "supertokenvit"
+OLDER_CARD = "supertoken"  # the name of the card's place in config.json in version 0.1.0
+OLDER = (
+    "if an older version made it, write its architecture into model_args of config.json "
+    '(0.1.0 had "stem_convs": 2, "stem_order": "before", "local_mlp_ratio": 4.0 and "global_layers": 4 in stt_micro '
+    'and stt_nano, and "width": 192 in stt_micro)'
+)
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a training wrote down about its model, besides weights, classes and preprocessing."""
+
+    task: str = "classification"
+    """What the model answers: "classification" (one label for each image) or "multi-label"."""
+    tta: str = "none"
+    """Views of an image over which the answer is the mean: "none", "flip" or "shift"."""
+    data: str | None = None
+    """What it was trained on, as `--data` named it."""
+    data_fingerprint: str | None = None
+    """Fingerprint of the training images (data.splits.fingerprint)."""
+    data_license: str | None = None
+    """Terms of the data."""
+    split_rule: str | None = None
+    """How the validation images came about, in words."""
+    val_fraction: float = 0.1
+    """Fraction of the training images that was cut off for validation."""
+    seed: int = 0
+    """Random seed of the training, and so of that cut."""
+    steps: int | None = None
+    """Training steps behind the weights."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """The task's score on each split that was measured at the end of the training: "validation", "test"."""
+
+    @classmethod
+    def read(cls, content: dict[str, Any]) -> "ModelCard":
+        """Reads the card in a config.json, also one of version 0.1.0; a model of another origin has an empty one.
+
+        Args:
+            content: Of config.json.
+        """
+        found = dict(content.get(CARD) or content.get(OLDER_CARD) or {})
+        if found.pop("multi_label", False):
+            found["task"] = "multi-label"
+        older = {split: found.pop(f"{split}_top1", None) for split in ("validation", "test")}
+        scores = {split: score for split, score in older.items() if score is not None}
+        known = {f.name for f in fields(cls)}
+        return cls(**{"scores": scores} | {key: value for key, value in found.items() if key in known})
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network with all that is needed to use it.
+
+    Args:
+        model: The network.
+        classes: Names in the order of the logits.
+        data_config: timm's description of the preprocessing: input_size, mean, std, interpolation, crop_pct, crop_mode.
+        card: What the training wrote down.
+        path: The model folder that it was read from or will be saved to.
+    """
+
+    model: nn.Module
+    classes: list[str]
+    data_config: dict[str, Any]
+    card: ModelCard
+    path: Path
+
+
+def architecture_of(model: nn.Module) -> dict[str, Any]:
+    """Returns every field of a Super Token Transformer's architecture; nothing for other models."""
+    architecture = getattr(model, "architecture", None)
+    return asdict(architecture) if isinstance(architecture, Architecture) else {}
+
+
+def save_model(trained: TrainedModel) -> None:
+    """Writes the model folder, whole or not at all; an older one is replaced when the new one is complete.
+
+    Args:
+        trained: A model that timm.create_model made, with the path of the folder.
+    """
+    folder = trained.path
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # safetensors takes no channels-last weights
+    model = copy.deepcopy(trained.model).cpu().to(memory_format=torch.contiguous_format)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    fresh.chmod(0o755)
+    try:
+        labels = {"label_names": trained.classes}
+        save_for_hf(model, str(fresh), model_config=labels, safe_serialization=True, data_config=trained.data_config)
+        content = json.loads((fresh / CONFIG).read_text())
+        # all of it, so that the model loads whatever a later version calls by its name
+        content["model_args"] = architecture_of(model) | content.get("model_args", {})
+        # transformers' TimmWrapper gives num_classes itself and fails when model_args has it too
+        content["model_args"].pop("num_classes", None)
+        content[CARD] = asdict(trained.card)
+        (fresh / CONFIG).write_text(json.dumps(content, indent=2))
+        for file in fresh.iterdir():
+            sync(file)
+        old = folder.with_name(f".{folder.name}-old")
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
+        fresh.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def is_trained(name: str) -> bool:
+    """Says whether a name is that of a folder or of a model that comes with the package; if not, timm may know it."""
+    return name in SHIPPED or Path(name).exists()
+
+
+def is_model_folder(path: str | os.PathLike) -> bool:
+    """Says whether there is a trained model at a path: a run folder, or the model folder in it."""
+    return any((folder / CONFIG).is_file() for folder in (Path(path), RunFolder(path).model))
+
+
+def is_shipped(folder: Path) -> bool:
+    """Says whether a model folder is one of those that come with the package."""
+    return folder.parent == WEIGHTS
+
+
+def load_model(path: str | os.PathLike, img_size: int | None = None) -> TrainedModel:
+    """Reads a run folder, the model folder in it, or NAME.TAG of a model that comes with the package.
+
+    Args:
+        path: Of the folder, or the name.
+        img_size: Side of the images that it will see, in pixels; that of its training by default.
+
+    Returns:
+        The model in eval mode.
+
+    Raises:
+        RunFolderError: There is no model in it, or one that this version cannot make, or not for that size.
+    """
+    folder, content = read_config(path)
+    # only models that were built for a size are built for another one
+    sized: dict[str, Any] = (
+        {"img_size": img_size} if img_size is not None and "img_size" in content.get("model_args", {}) else {}
+    )
+    try:
+        model = timm.create_model(f"local-dir:{folder}", pretrained=True, **sized)
+    except AssertionError as error:
+        raise RunFolderError(f"{path}: not for images of {img_size} px: {str(error) or 'timm refuses it'}") from error
+    except RuntimeError as error:  # weights of other names or shapes
+        raise RunFolderError(
+            f"{path}: its weights do not fit the {content.get('architecture')} of this version: {OLDER}"
+        ) from error
+    except (TypeError, ValueError, SafetensorError) as error:
+        raise RunFolderError(f"{path}: cannot be read by this version: {str(error).splitlines()[0]}") from error
+    data_config = resolve_data_config({}, pretrained_cfg=content["pretrained_cfg"])
+    return TrainedModel(
+        model=model.eval(),
+        classes=list(content.get("label_names") or content["pretrained_cfg"].get("label_names") or []),
+        data_config=data_config | ({} if img_size is None else {"input_size": (3, img_size, img_size)}),
+        card=ModelCard.read(content),
+        path=folder,
+    )
+
+
+def read_config(path: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
+    """Finds the model folder and reads its config.json.
+
+    Args:
+        path: As in load_model.
+
+    Raises:
+        RunFolderError: There is no model in it, or its config.json cannot be read.
+    """
+    folder = WEIGHTS / str(path) if str(path) in SHIPPED else Path(path)
+    if (RunFolder(folder).model / CONFIG).exists():
+        folder = RunFolder(folder).model
+    if not (folder / CONFIG).exists() or not (folder / WEIGHTS_FILE).exists():
+        hint = f"; go on training with --resume {path}" if RunFolder(folder).checkpoints.exists() else ""
+        raise RunFolderError(f"{path}: no trained model in it (model/{CONFIG} and model/{WEIGHTS_FILE}){hint}")
+    try:
+        content = json.loads((folder / CONFIG).read_text())
+    except ValueError as error:
+        raise RunFolderError(f"{path}: its {CONFIG} is damaged ({error})") from None
+    if not timm.is_model(content.get("architecture", "")):
+        raise RunFolderError(f"{path}: holds a {content.get('architecture')}, which this version does not know")
+    return folder, content
+
+
+def shipped_model() -> Path:
+    """Returns the folder of the most accurate of the models that come with the package.
+
+    Raises:
+        RunFolderError: None comes with this version.
+    """
+    folders = [WEIGHTS / name for name in SHIPPED]
+    if not folders:
+        raise RunFolderError("no trained model comes with this version: name one of yours with --model runs/NAME")
+    return max(folders, key=lambda path: ModelCard.read(json.loads((path / CONFIG).read_text())).scores["test"])

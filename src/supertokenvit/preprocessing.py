@@ -1,0 +1,111 @@
+"""From a photograph to what the network sees: a square of pixels, the box that it shows, and its views."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from timm.data import create_transform
+from torch import Tensor
+from torchvision.transforms.v2 import functional as V
+
+FINER = 2  # a JPEG is decoded to at least this multiple of the wanted size, so that resizing has pixels to average
+VIEWS = {"none": 1, "flip": 2, "shift": 6}
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in pixels of a photograph, from its left and upper edge; it may reach beyond the photograph.
+
+    Args:
+        left: Of the rectangle's left edge.
+        top: Of its upper edge.
+        right: Of its right edge.
+        bottom: Of its lower edge.
+    """
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+class Preprocess:
+    """Turns an image into the square of pixels that the network sees: timm's evaluation transform, kept as uint8.
+
+    Args:
+        config: A timm data config: input_size, interpolation, crop_pct, crop_mode, mean (of the border's colour).
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        names = ("input_size", "interpolation", "crop_pct", "crop_mode")
+        self.transform = create_transform(is_training=False, normalize=False, **{n: config[n] for n in names})
+        self.side: tuple[int, int] = tuple(config["input_size"][-2:])  # height and width
+        self.scaled = [math.floor(side / config["crop_pct"]) for side in self.side]
+        self.mode = config["crop_mode"]
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Turns an RGB image of any size into uint8 [3, S, S]."""
+        return self.transform(image)
+
+    @property
+    def enough(self) -> int:
+        """Pixels of an image's shorter side that are enough: finer detail is averaged away by the resizing."""
+        return FINER * max(self.scaled)
+
+    def box(self, size: tuple[int, int]) -> Box:
+        """Returns the box of an image that the square shows.
+
+        Args:
+            size: Width and height of the image, upright, in pixels.
+        """
+        width, height = size
+        new_height, new_width = self._resized(height, width)
+        top, left = _centred(new_height, self.side[0]), _centred(new_width, self.side[1])
+        x, y = width / new_width, height / new_height
+        return Box(left * x, top * y, (left + self.side[1]) * x, (top + self.side[0]) * y)
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width after timm's resizing, which is by the shorter side, by the longer one ("border"), or of
+        each side by itself ("squash")."""
+        if self.mode == "squash":
+            return self.scaled[0], self.scaled[1]
+        if self.mode != "border" and self.scaled[0] == self.scaled[1]:  # torchvision's, which rounds down
+            side, shorter = self.scaled[0], min(height, width)
+            return int(side * height / shorter), int(side * width / shorter)
+        ratios = height / self.scaled[0], width / self.scaled[1]
+        ratio = max(ratios) if self.mode == "border" else min(ratios)
+        return round(height / ratio), round(width / ratio)
+
+
+def _centred(length: int, wanted: int) -> int:
+    """First pixel of the middle `wanted` pixels of `length`; negative if there are fewer and a border is added."""
+    return -((wanted - length) // 2) if wanted > length else int(round((length - wanted) / 2))
+
+
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Turns uint8 [N, 3, H, W] into float32 with mean and standard deviation taken out, in channels-last memory."""
+    images = images.contiguous(memory_format=torch.channels_last).float().div_(255)
+    return V.normalize(images, list(mean), list(std), inplace=True)
+
+
+def views(images: Tensor, tta: str) -> list[tuple[float, Tensor]]:
+    """Makes the views of images [N, 3, S, S] that a network is to look at, with their weights in the answer.
+
+    The set is that of Keller Jordan's airbench (arXiv 2404.00498, section 3.5).
+
+    Args:
+        images: Normalised.
+        tta: "none", "flip" (mirror images too) or "shift" (also moved by a 32nd of the side, up left and down right).
+    """
+    if tta == "none":
+        return [(1.0, images)]
+    moved = [(1.0, images)]
+    if tta == "shift":
+        by = max(1, images.shape[-1] // 32)
+        padded = F.pad(images, [by] * 4, mode="reflect")
+        moved = [(0.5, images), (0.25, padded[..., 2 * by :, 2 * by :]), (0.25, padded[..., : -2 * by, : -2 * by])]
+    return [(weight / 2, view) for weight, image in moved for view in (image, image.flip(3))]
