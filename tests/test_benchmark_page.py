@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from studies.benchmarks import page as benchmarks
+from studies.benchmarks import run
+from studies.common import RESULTS
 from supertokenvit.benchmarking.benchmark import Measurement
 from supertokenvit.benchmarking.options import BenchmarkOptions, contestants
 from supertokenvit.benchmarking.report import write_rows
 
-from .results_scripts import RESULTS, script
 from .test_benchmarking import job
 
 ROOT = RESULTS / "benchmarks"
@@ -26,13 +28,13 @@ def rows(seconds, **fields):
 
 @pytest.fixture
 def page(tmp_path, monkeypatch):
-    module = script("benchmarks/page")
     (tmp_path / "figures").mkdir()
     (tmp_path / "notes").mkdir()
     (tmp_path / "published.csv").write_text((ROOT / "published.csv").read_text())
-    monkeypatch.setattr(module, "HERE", tmp_path)
-    monkeypatch.setattr(module, "DOCS", tmp_path)
-    return module
+    monkeypatch.setattr(benchmarks, "ROWS", tmp_path)
+    monkeypatch.setattr(benchmarks, "NOTES", tmp_path / "notes")
+    monkeypatch.setattr(benchmarks, "DOCS", tmp_path)
+    return benchmarks
 
 
 def test_targets_are_reached_or_missed_as_the_rows_say(page, tmp_path):
@@ -53,15 +55,14 @@ def test_targets_are_the_ratios_of_the_tables_not_of_other_medians(page):
     train = rows({"swin_base_patch4_window7_224": 3.0, "stt_s25": 1.0}, mode="train")
     train[0].seconds, train[1].seconds = [3.0, 4.0, 9.0], [1.5, 1.0, 3.0]
     train[1].ratios = [2.0, 4.0, 3.0]
-    write_rows(page.HERE / "train.csv", train)
+    write_rows(page.ROWS / "train.csv", train)
     page.write_page()
     text = (page.DOCS / "benchmarks.md").read_text()
     assert "| training step against Swin-B, batch 8 | at least 2.5x | 3.00x | reached |" in text
 
 
 def test_a_suite_that_is_killed_is_a_failure(tmp_path, monkeypatch, capsys):
-    run = script("benchmarks/run")
-    monkeypatch.setattr(run, "HERE", tmp_path)
+    monkeypatch.setattr(run, "ROWS", tmp_path)
     die = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     monkeypatch.setattr(run, "START", die)
     assert run.measure("peers", {"models": ["stt_nano"], "args": {}}) != 0
@@ -71,9 +72,9 @@ def test_a_suite_that_is_killed_is_a_failure(tmp_path, monkeypatch, capsys):
 def test_folded_models_count_where_nothing_else_was_measured(page):
     swin, ours = "swin_base_patch4_window7_224", "stt_s25"
     write_rows(
-        page.HERE / "peers.csv", rows({swin: 3.0, swin + ":fused=false": 4.0, ours: 1.0, ours + ":reparam=true": 0.9})
+        page.ROWS / "peers.csv", rows({swin: 3.0, swin + ":fused=false": 4.0, ours: 1.0, ours + ":reparam=true": 0.9})
     )
-    write_rows(page.HERE / "engines.csv", rows({swin: 3.0, ours: 1.0}, reparam=True))
+    write_rows(page.ROWS / "engines.csv", rows({swin: 3.0, ours: 1.0}, reparam=True))
     page.write_page()
     text = (page.DOCS / "benchmarks.md").read_text()
     assert "| inference against Swin-B, batch 8 | at least 2.8x | 3.00x | reached |" in text
@@ -82,12 +83,12 @@ def test_folded_models_count_where_nothing_else_was_measured(page):
 
 
 def test_attempts_and_graphs_stand_where_they_belong(page):
-    write_rows(page.HERE / "peers.csv", rows({"swin_base_patch4_window7_224": 3.0, "stt_s25": 1.0}))
-    write_rows(page.HERE / "engines.csv", rows({"swin_base_patch4_window7_224": 3.0, "stt_s25": 1.0}, reparam=True))
-    (page.HERE / "attempts.csv").write_text(
+    write_rows(page.ROWS / "peers.csv", rows({"swin_base_patch4_window7_224": 3.0, "stt_s25": 1.0}))
+    write_rows(page.ROWS / "engines.csv", rows({"swin_base_patch4_window7_224": 3.0, "stt_s25": 1.0}, reparam=True))
+    (page.ROWS / "attempts.csv").write_text(
         "attempt,before_ms,after_ms,ratio,ratio_q1,ratio_q3,cpu\nprayer,10.0,9.5,1.05,0.9,1.2,An abacus\n"
     )
-    (page.HERE / "graphs.csv").write_text(
+    (page.ROWS / "graphs.csv").write_text(
         "model,engine,node,count,share,cpu\nswin_base_patch4_window7_224,onnx,Gemm,97,0.6,An abacus\n"
         "stt_s25,onnx,Gemm,114,0.55,An abacus\nstt_s25,onnx,Conv,6,0.2,An abacus\nstt_s25,onnx,Cast,9,0.001,An abacus\n"
     )
@@ -112,8 +113,8 @@ def test_a_lower_share_of_memory_is_better(page, tmp_path):
 
 
 def test_every_suite_is_a_plan_and_has_its_place_on_the_page():
-    suites = yaml.safe_load((ROOT / "suites.yaml").read_text())
-    assert list(suites) == list(script("benchmarks/page").SUITES)
+    suites = yaml.safe_load((run.HERE / "suites.yaml").read_text())
+    assert list(suites) == list(benchmarks.SUITES)
     for suite in suites.values():
         assert contestants(suite["models"], BenchmarkOptions(**suite["args"]))
-        assert script("benchmarks/run").command(suite, Path("out"))[0] == "benchmark"
+        assert run.command(suite, Path("out"))[0] == "benchmark"

@@ -1,7 +1,6 @@
 """Queues: their arms are what they say, they continue, their pages draw the right conclusions."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -11,22 +10,17 @@ import yaml
 from timm.data import resolve_data_config
 from torch import nn
 
-from supertokenvit.model_folder import save_model
+from studies import common, pages, speed, train
+from studies.networks import whitening
+from studies.queue import arguments, folder_of, jobs, names, open_queue, valid
+from supertokenvit.model_folder import ModelCard, TrainedModel, save_model
 from supertokenvit.training.optimizer import make_optimizer
 from supertokenvit.training.recipe import Recipe
 from supertokenvit.training.starting_model import build
 
-from .results_scripts import RESULTS, script
 from .training.conftest import make_folder
 
-QUEUE = yaml.safe_load((RESULTS / "ablations" / "queue.yaml").read_text())
-
-
-@pytest.fixture(scope="module")
-def runner():
-    module = script("run_queue")
-    module.register(RESULTS / "ablations")
-    return module
+QUEUE = open_queue("ablations")
 
 
 def make(args):
@@ -45,7 +39,7 @@ def silent(model):
 
 
 @pytest.mark.parametrize(("name", "changes"), arms(), ids=[name for name, _ in arms()])
-def test_every_arm_learns_with_all_its_weights(runner, name, changes):
+def test_every_arm_learns_with_all_its_weights(name, changes):
     model = make(QUEUE["base"] | changes)
     assert model.get_submodule(model.pretrained_cfg["first_conv"]).weight.shape[1] == 3
     model(torch.randn(4, 3, 32, 32)).sum().backward()
@@ -53,7 +47,7 @@ def test_every_arm_learns_with_all_its_weights(runner, name, changes):
     assert silent(model) == []
 
 
-SHORT = yaml.safe_load((RESULTS / "short" / "queue.yaml").read_text())
+SHORT = open_queue("short")
 
 
 def short(changes):
@@ -63,8 +57,7 @@ def short(changes):
 
 
 @pytest.mark.parametrize("group", ["stem", "layers", "images"])
-def test_a_gradient_reaches_every_weight_of_the_arms_of_the_short_recipe(runner, group):
-    runner.register(RESULTS / "short")
+def test_a_gradient_reaches_every_weight_of_the_arms_of_the_short_recipe(group):
     for arm, changes in SHORT["groups"][group]["arms"].items():
         model = short(changes)
         first = model.get_submodule(model.pretrained_cfg["first_conv"]).weight
@@ -73,8 +66,7 @@ def test_a_gradient_reaches_every_weight_of_the_arms_of_the_short_recipe(runner,
         assert silent(model) == [], arm
 
 
-def test_parts_of_the_short_recipe_are_what_they_say(runner):
-    runner.register(RESULTS / "short")
+def test_parts_of_the_short_recipe_are_what_they_say():
     x = torch.randn(2, 3, 32, 32)
     moved = short({"parts": {"shifted": True}}).stem[0](x)
     assert moved.shape == (2, 15, 32, 32)
@@ -95,9 +87,7 @@ def test_parts_of_the_short_recipe_are_what_they_say(runner):
     torch.testing.assert_close(attention.first(tokens), slow[:, :1], rtol=1e-4, atol=1e-5)
 
 
-def test_whitened_patches_have_independent_components_of_variance_one(runner):
-    runner.register(RESULTS / "peers")
-    whitening = sys.modules["whitening"]
+def test_whitened_patches_have_independent_components_of_variance_one():
     measured = torch.as_tensor(np.loadtxt(whitening.PATCHES, delimiter=","))
     drawn = torch.distributions.MultivariateNormal(torch.zeros(12).double(), measured).sample((100_000,))
     conv = whitening.Whitening(pad=0)[1]
@@ -110,7 +100,7 @@ def test_whitened_patches_have_independent_components_of_variance_one(runner):
     assert [n for n, p in whitening.Whitening().named_parameters() if p.requires_grad] == ["1.bias"]
 
 
-def test_small_steps_see_half_the_size_and_then_no_longer(runner):
+def test_small_steps_see_half_the_size_and_then_no_longer():
     model = short({"parts": {"small_steps": 2}})
     sizes = []
     model.stem.register_forward_pre_hook(lambda module, args: sizes.append(args[0].shape[-1]))
@@ -121,7 +111,7 @@ def test_small_steps_see_half_the_size_and_then_no_longer(runner):
     assert sizes == [32, 16, 16, 32]
 
 
-def test_geometries_have_equal_parameters(runner):
+def test_geometries_have_equal_parameters():
     sizes = [
         sum(
             p.numel()
@@ -133,7 +123,7 @@ def test_geometries_have_equal_parameters(runner):
     assert max(sizes) < 1.06 * min(sizes)
 
 
-def test_parts_are_what_they_say(runner):
+def test_parts_are_what_they_say():
     base = QUEUE["base"]
     assert not any(isinstance(m, nn.BatchNorm2d) for m in make(base | {"parts": {"stem_norm": "layer"}}).modules())
     assert not any(isinstance(m, nn.BatchNorm2d) for m in make(base | {"parts": {"stem_norm": "none"}}).modules())
@@ -146,7 +136,7 @@ def test_parts_are_what_they_say(runner):
         make(base | {"parts": {"sharing": True}})
 
 
-def test_without_positions_a_window_does_not_know_the_order_of_its_patches(runner):
+def test_without_positions_a_window_does_not_know_the_order_of_its_patches():
     patches = torch.randn(1, 64, 8, 8)
     windows = patches.reshape(1, 64, 2, 4, 2, 4).transpose(3, 4).flatten(4)  # [1, 64, 2, 2, 16]
     shuffled = windows[..., torch.randperm(16)].unflatten(4, (4, 4)).transpose(3, 4).reshape(1, 64, 8, 8)
@@ -165,7 +155,7 @@ def test_without_positions_a_window_does_not_know_the_order_of_its_patches(runne
         assert torch.allclose(*answers, atol=1e-4) == same
 
 
-def test_what_is_kept_above_reaches_the_global_layers_only(runner):
+def test_what_is_kept_above_reaches_the_global_layers_only():
     model = make(QUEUE["base"] | {"parts": {"hand_back": False}}).eval()
     seen = []
     model.global_layers[0].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
@@ -189,79 +179,71 @@ def row(args, value, seed):
 
 
 def test_the_page_calls_ties_ties(tmp_path, monkeypatch):
-    page = script("queue_page")
     rows = [row({}, 0.60, 0), row({}, 0.62, 1)]
     rows += [row({"mixer": "none"}, 0.605, 0), row({"mixer": "none"}, 0.61, 1)]
     rows += [row({"mixer": "attention"}, 0.55, 0), row({"mixer": "attention"}, 0.56, 1)]
-    found = page.results(QUEUE, rows, [])["mixer"]
+    found = pages.results(QUEUE, rows, [])["mixer"]
     found["none"]["mmacs"] = 29.0
-    assert page.verdicts(found) == {"conv": "best", "none": "tie, cheapest of these", "attention": "worse"}
-    assert page.verdicts({}) == {}
+    assert pages.verdicts(found) == {"conv": "best", "none": "tie, cheapest of these", "attention": "worse"}
+    assert pages.verdicts({}) == {}
 
 
 def test_the_page_compares_arms_on_the_seeds_that_both_have(tmp_path, monkeypatch):
-    page = script("queue_page")
     rows = [row({}, value, seed) for seed, value in enumerate((0.695, 0.705, 0.73, 0.68))]
     rows += [row({"mixer": "none"}, value, seed) for seed, value in enumerate((0.71, 0.72))]
-    found = page.results(QUEUE, rows, [])["mixer"]
-    assert page.verdicts(found) == {"conv": "worse", "none": "best"}  # its other two seeds would make it a tie
+    found = pages.results(QUEUE, rows, [])["mixer"]
+    assert pages.verdicts(found) == {"conv": "worse", "none": "best"}  # its other two seeds would make it a tie
     rows += [row({"mixer": "attention"}, 0.80, 0)]
-    assert page.verdicts(page.results(QUEUE, rows, [])["mixer"]) == {"conv": "worse", "none": "best", "attention": ""}
+    assert pages.verdicts(pages.results(QUEUE, rows, [])["mixer"]) == {"conv": "worse", "none": "best", "attention": ""}
     rows = [row({}, 0.60, 0), row({"mixer": "none"}, 0.605, 0)]
-    assert set(page.verdicts(page.results(QUEUE, rows, [])["mixer"]).values()) == {""}
+    assert set(pages.verdicts(pages.results(QUEUE, rows, [])["mixer"]).values()) == {""}
 
 
 def test_the_speed_side_by_side_stands_for_that_of_the_runs(tmp_path):
-    page = script("queue_page")
     kept = row({}, 0.6, 0) | {"curve": "[[5, 0.4], [10, 0.6]]"}  # of which evaluations take one minute
     speed = [{"group": "mixer", "arm": "conv", "mode": mode, "images_per_second": "300"} for mode in ("train", "other")]
-    slow, fast = (page.results(QUEUE, [kept], s)["mixer"]["conv"] for s in ([], speed))
+    slow, fast = (pages.results(QUEUE, [kept], s)["mixer"]["conv"] for s in ([], speed))
     assert (slow["rate"], slow["minutes"]) == (200, 10) and (fast["rate"], fast["minutes"]) == (300, 6)
     assert fast["curves"] == [[[3, 0.4], [6, 0.6]]]
     assert fast["petaflops"] == slow["petaflops"] == pytest.approx(6 * 30e6 * 108_000 / 1e15)
-    other = page.results(QUEUE, [kept], [speed[0] | {"arm": "another"}])["mixer"]
+    other = pages.results(QUEUE, [kept], [speed[0] | {"arm": "another"}])["mixer"]
     about = QUEUE["groups"]["mixer"]
-    tables = ["\n".join(page.section("mixer", about, arms)) for arms in ({"conv": slow}, {"conv": fast}, other)]
+    tables = ["\n".join(pages.section("mixer", about, arms)) for arms in ({"conv": slow}, {"conv": fast}, other)]
     assert ["images/s" in table for table in tables] == [True, True, False]
 
 
 def test_the_page_says_what_views_add(tmp_path):
-    page = script("queue_page")
     rows = [
         {"arm": "a", "seed": seed, "images": "500", "none": none, "flip": flip, "shift": "0.8"}
         for seed, none, flip in (("0", "0.70", "0.72"), ("1", "0.71", "0.72"), ("", "0.90", "0.91"))
     ]
-    text = "\n".join(page.views(rows))
+    text = "\n".join(pages.views(rows))
     assert "mean of 2 runs" in text and "| 72.00 % | +1.50 (+1.00 to +2.00) | 91.00 % |" in text
-    assert page.views([]) == []
+    assert pages.views([]) == []
 
 
-def test_rows_of_another_recipe_do_not_count(runner):
+def test_rows_of_another_recipe_do_not_count():
     old = row({}, 0.6, 0) | {"recipe": "{}"}
-    assert runner.valid(QUEUE, [old, row({}, 0.6, 1)]) == [row({}, 0.6, 1)]
+    assert valid(QUEUE, [old, row({}, 0.6, 1)]) == [row({}, 0.6, 1)]
 
 
 def test_the_page_says_what_has_not_been_run(tmp_path, monkeypatch):
-    page = script("queue_page")
     (tmp_path / "figures").mkdir()
-    (tmp_path / "queue.yaml").write_text((RESULTS / "ablations" / "queue.yaml").read_text())
-    monkeypatch.setattr(page, "DOCS", tmp_path)
-    page.write_page(tmp_path)
+    monkeypatch.setattr(common, "DOCS", tmp_path)
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    pages.write_page("ablations")
     assert (tmp_path / "ablations.md").read_text().count("not run yet") == len(arms())
 
 
-def run_the_queue(runner, tmp_path, monkeypatch, queue):
+def run_the_queue(tmp_path, monkeypatch, queue):
     """Runs it twice, and returns its rows by arm and the folders of its runs."""
-    folder = tmp_path / "ablations"
-    folder.mkdir()
-    (folder / "queue.yaml").write_text(yaml.safe_dump(queue))
-    monkeypatch.setattr(runner, "HERE", tmp_path)
-    words = ["ablations", "--data", str(tmp_path / "data"), "--work", str(tmp_path / "work")]
-    monkeypatch.setattr("sys.argv", ["run_queue.py", *words])
+    (tmp_path / "tried.yaml").write_text(yaml.safe_dump(queue))
+    monkeypatch.setattr("studies.queue.QUEUES", tmp_path)
+    monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
     for _ in range(2):
-        runner.main()
-    rows = runner.read_rows(folder / "runs.csv")
-    assert runner.valid(queue, rows) == rows
+        train.main(["tried", "--data", str(tmp_path / "data"), "--work", str(tmp_path / "work")])
+    rows = common.read_rows(tmp_path / "results" / "tried" / "runs.csv")
+    assert valid(queue, rows) == rows
     assert str(tmp_path) not in json.dumps(rows)
     found = {row["arm"]: row for row in rows}
     assert len(found) == len(rows)
@@ -275,30 +257,30 @@ def small_queue(groups):
     return queue
 
 
-def test_the_queue_runs_each_arm_once_and_sees_no_test_set(runner, tmp_path, monkeypatch):
+def test_the_queue_runs_each_arm_once_and_sees_no_test_set(tmp_path, monkeypatch):
     for split in ("train", "test"):
         make_folder(tmp_path / "data" / "cifar10" / split, per_class=20)
     queue = small_queue({"one": {"question": "?", "arms": {"a": {}, "b": {}}}})
-    rows, runs = run_the_queue(runner, tmp_path, monkeypatch, queue)
+    rows, runs = run_the_queue(tmp_path, monkeypatch, queue)
     assert list(rows) == ["a"] and 0 <= float(rows["a"]["val_top1"]) <= 1
     evaluation = json.loads((runs["a"] / "evaluation.json").read_text())
     assert "validation" in evaluation and "test" not in evaluation
 
 
-def test_an_arm_that_another_process_has_is_left_to_it(runner, tmp_path, monkeypatch):
+def test_an_arm_that_another_process_has_is_left_to_it(tmp_path, monkeypatch):
     make_folder(tmp_path / "data" / "cifar10" / "train", per_class=20)
     queue = small_queue({"one": {"question": "?", "arms": {"a": {}, "b": {"width": 32}}}})
-    taken = next(runner.folder_of(job, queue) for job in runner.jobs(queue) if job["arm"] == "a")
+    taken = next(folder_of(job, queue) for job in jobs(queue) if job["arm"] == "a")
     (tmp_path / "work").mkdir()
-    with runner.claimed(tmp_path / "work", taken) as ours:
+    with train.claimed(tmp_path / "work", taken) as ours:
         assert ours
-        rows, _ = run_the_queue(runner, tmp_path, monkeypatch, queue)
+        rows, _ = run_the_queue(tmp_path, monkeypatch, queue)
     assert list(rows) == ["b"] and not (tmp_path / "work" / taken).exists()
-    with runner.claimed(tmp_path / "work", taken) as ours:
+    with train.claimed(tmp_path / "work", taken) as ours:
         assert ours
 
 
-def test_a_group_has_its_own_data_recipe_and_base_and_is_tested_on_what_there_is(runner, tmp_path, monkeypatch):
+def test_a_group_has_its_own_data_recipe_and_base_and_is_tested_on_what_there_is(tmp_path, monkeypatch):
     for name in ("cifar10/train", "cifar10/test", "flowers/train", "flowers/val"):
         make_folder(
             tmp_path / "data" / name, per_class=20, classes=("a", "b") if "flowers" in name else ("a", "b", "c")
@@ -308,7 +290,7 @@ def test_a_group_has_its_own_data_recipe_and_base_and_is_tested_on_what_there_is
         "one": {"question": "?", "arms": {"here": {}}},
         "two": own | {"arms": {"there": {"width": 24, "heads": 2}}},
     }
-    rows, runs = run_the_queue(runner, tmp_path, monkeypatch, small_queue(groups) | {"test": True})
+    rows, runs = run_the_queue(tmp_path, monkeypatch, small_queue(groups) | {"test": True})
     recipes = {arm: yaml.safe_load((run / "recipe.yaml").read_text()) for arm, run in runs.items()}
     assert recipes["here"]["epochs"] == 1 and recipes["there"]["epochs"] == 2
     assert recipes["there"]["model"] == "stt_nano" and recipes["there"]["model_args"]["width"] == 24
@@ -319,10 +301,10 @@ def test_a_group_has_its_own_data_recipe_and_base_and_is_tested_on_what_there_is
         assert float(row["test_top1"]) == figures[arm]["test"]["top1"]
 
 
-def test_an_arm_that_was_changed_is_not_gone_on_with(runner):
+def test_an_arm_that_was_changed_is_not_gone_on_with():
     job = {"group": "g", "arm": "a", "seed": 0, "model_args": '{"width": 16}'}
     other, recipe = job | {"model_args": '{"width": 32}'}, QUEUE | {"recipe": QUEUE["recipe"] | {"epochs": 4}}
-    names = {runner.folder_of(job, QUEUE), runner.folder_of(other, QUEUE), runner.folder_of(job, recipe)}
+    names = {folder_of(job, QUEUE), folder_of(other, QUEUE), folder_of(job, recipe)}
     assert len(names) == 3
 
 
@@ -331,14 +313,12 @@ def is_in(tensor, tensors):
 
 
 @pytest.fixture(scope="module")
-def peers(runner, tmp_path_factory):
+def peers(tmp_path_factory):
     folder_of_models = tmp_path_factory.mktemp("models")
-    folder = RESULTS / "peers"
-    runner.register(folder)
-    queue = yaml.safe_load((folder / "queue.yaml").read_text())
+    queue = open_queue("peers")
 
     def size(about, changes):
-        args = json.loads(runner.arguments(queue, about, changes))
+        args = json.loads(arguments(queue, about, changes))
         side = (queue["recipe"] | args.pop("recipe", {}))["img_size"]
         args.pop("data", None)
         name = args.pop("model", queue["recipe"]["model"])
@@ -347,7 +327,7 @@ def peers(runner, tmp_path_factory):
         assert model(torch.randn(2, 3, side, side)).shape == (2, len(classes))
         if not name.startswith("stt_"):  # a run would end in an error
             config = resolve_data_config({"input_size": (3, side, side)}, model=model)
-            save_model(model, folder_of_models / name, classes=classes, data_config=config, about={})
+            save_model(TrainedModel(model, classes, config, ModelCard(), folder_of_models / name))
         muon = make_optimizer(model, Recipe(lr=0.1), torch.device("cpu"))
         ends = [model.get_submodule(model.pretrained_cfg[end]).weight for end in ("first_conv", "classifier")]
         assert all(group["use_fallback"] for group in muon.param_groups for p in group["params"] if is_in(p, ends))
@@ -366,20 +346,19 @@ def test_peers_have_the_parameters_that_their_group_is_named_after(peers):
         assert max(peers[group].values()) < 1.2 * min(peers[group].values())
 
 
-def test_speeds_are_those_of_the_arms_own_steps(runner, tmp_path, monkeypatch):
-    speed = script("queue_speed")
+def test_speeds_are_those_of_the_arms_own_steps(tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "ROUNDS", 2)
     monkeypatch.setattr(speed, "SECONDS", 0.0)
     seen = []
-    real = speed.training_step
-    monkeypatch.setattr(speed, "training_step", lambda *args: seen.append(args) or real(*args))
+    real = speed.recipe_step
+    monkeypatch.setattr(speed, "recipe_step", lambda *args: seen.append(args) or real(*args))
     small = {"width": 32, "heads": 2, "local_layers": 1, "global_layers": 1}
     arms = {"a": {}, "b": {"mixer": "none", "recipe": {"opt": "adamw", "lr": 0.001}}}
     queue = QUEUE | {"base": QUEUE["base"] | small, "groups": {"two": {"arms": arms}}}
     queue["recipe"] = QUEUE["recipe"] | {"batch_size": 4, "precision": "fp32"}
     rows = speed.measured(queue, "two")
     assert [(row["arm"], row["mode"]) for row in rows] == [(a, m) for m in ("inference", "train") for a in "ab"]
-    assert [recipe.opt for _, recipe, _, _ in seen] == ["muon", "adamw"]
+    assert [recipe.opt for _, recipe, _ in seen] == ["muon", "adamw"]
     assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in stem_of(seen[1][0]))
     for row in rows:
         seconds = json.loads(row["seconds"])
@@ -391,8 +370,8 @@ def stem_of(model):
     return [m for m in model.stem.modules() if isinstance(m, nn.Conv2d)]
 
 
-@pytest.mark.parametrize("name", ["ablations", "short", "peers"])
-def test_no_argument_of_an_arm_is_null_as_timm_drops_those(runner, name):
-    queue = yaml.safe_load((RESULTS / name / "queue.yaml").read_text())
+@pytest.mark.parametrize("name", names())
+def test_no_argument_of_an_arm_is_null_as_timm_drops_those(name):
+    queue = open_queue(name)
     for about in queue["groups"].values():
-        assert not any("null" in runner.arguments(queue, about, changes) for changes in about["arms"].values())
+        assert not any("null" in arguments(queue, about, changes) for changes in about["arms"].values())

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from studies import ship
 from supertokenvit import model_folder
 from supertokenvit.cli import VERBS, main
 from supertokenvit.data.splits import open_splits
@@ -20,12 +21,11 @@ from supertokenvit.model import family
 from supertokenvit.model.family import WEIGHTS
 from supertokenvit.model_folder import ModelCard, load_model, save_model
 from supertokenvit.prediction import Predictor, load
-from supertokenvit.run_folder import RunFolderError
+from supertokenvit.run_folder import RunFolder, RunFolderError
 from supertokenvit.tasks import Classification
 from supertokenvit.training.recipe import Recipe
 from supertokenvit.training.run import train_recipe
 
-from .results_scripts import script
 from .training.conftest import TINY, make_folder
 
 ROOT = Path(__file__).parents[1]
@@ -174,9 +174,8 @@ def test_without_weights_in_the_package_a_model_must_be_named(monkeypatch, capsy
     assert stop.value.code == 1 and "--model runs/NAME" in errors and len(errors.splitlines()) == 1
 
 
-def test_a_run_becomes_weights_of_the_package_with_a_card(trained, tmp_path):
-    module = script("ship")
-    folder = module.ship(trained, "stt_nano.cifar10", tmp_path)
+def test_a_run_becomes_weights_of_the_package_with_a_card(trained, tmp_path, monkeypatch):
+    folder = ship.ship(RunFolder(trained), "stt_nano.cifar10", tmp_path)
     shipped, original = load_model(folder), load_model(trained)
     x = torch.randn(4, 3, *original.data_config["input_size"][1:])
     torch.testing.assert_close(shipped.model(x), original.model(x), rtol=1e-2, atol=1e-2)
@@ -187,9 +186,9 @@ def test_a_run_becomes_weights_of_the_package_with_a_card(trained, tmp_path):
     own = json.loads((trained / "evaluation.json").read_text())["validation"]["top1"]
     assert "cat, dog, emu" in text and f"{100 * own:.2f} %" in text and "must not be used" in text
     assert str(trained.parent) not in text + (folder / "config.json").read_text()
-    module.LIMIT = 1000
+    monkeypatch.setattr(ship, "LIMIT", 1000)
     with pytest.raises(SystemExit, match="more than"):
-        module.ship(trained, "stt_nano.cifar10", tmp_path)
+        ship.ship(RunFolder(trained), "stt_nano.cifar10", tmp_path)
     assert folder.exists()
 
 

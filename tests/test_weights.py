@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 
+from studies.answers import ANSWERS, answers
 from supertokenvit.data.splits import open_splits
 from supertokenvit.evaluation import evaluate_source
 from supertokenvit.model.family import SHIPPED
@@ -15,13 +16,6 @@ from supertokenvit.model_folder import load_model
 from supertokenvit.prediction import Predictor
 
 DATA = os.environ.get("SUPERTOKEN_DATA")  # a folder that holds data sets by the tags of the weights
-ANSWERS = Path(__file__).parent / "answers.json"
-
-
-def answers(name):
-    """Logits of the model for two images of noise, rounded."""
-    images = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    return [[round(value, 3) for value in row] for row in Predictor.of(load_model(name)).logits(images).tolist()]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -46,7 +40,3 @@ def test_weights_have_the_accuracy_that_their_card_names(name):
     splits = open_splits(str(Path(DATA) / tag), val_fraction=trained.card.val_fraction, seed=trained.card.seed)
     found = evaluate_source(Predictor.of(trained), splits.test, progress=False)
     assert found.images == len(splits.test) and found.top1 == pytest.approx(trained.card.scores["test"], abs=1e-3)
-
-
-if __name__ == "__main__":
-    ANSWERS.write_text(json.dumps({name: answers(name) for name in SHIPPED}, indent=0) + "\n")

@@ -20,7 +20,7 @@ from .data.splits import TrainedOn, open_split
 from .errors import UserError
 from .machine import keep_freed_memory
 from .model_folder import ModelCard, is_shipped, read_config
-from .prediction import Predictor, load
+from .prediction import Predictor, Views, load
 from .run_folder import RunFolder, write_json
 from .tasks import TASKS, Evaluation, task_of
 
@@ -41,7 +41,7 @@ def evaluate(
     data: str | None = None,
     *,
     split: Literal["train", "val", "test"] | None = None,
-    tta: Literal["none", "flip", "shift"] | None = None,
+    tta: Views | None = None,
     img_size: int | None = None,
     precision: Literal["fp32", "bf16", "auto"] = "fp32",
     skip_damaged: bool = False,

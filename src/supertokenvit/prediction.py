@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from .run_folder import RunFolder
 from .tasks import TASKS
 
 Picture = str | os.PathLike | bytes | Image.Image | np.ndarray
+Views = Literal["none", "flip", "shift"]
 Network = Callable[[Tensor], Tensor]
 BATCH = 64  # larger ones gain nothing on a CPU, and rows come later
 AHEAD = 4  # batches that are decoded before the network asks for them
@@ -200,7 +201,7 @@ def load(
     run: str | os.PathLike | RunFolder | None = None,
     *,
     img_size: int | None = None,
-    tta: Literal["none", "flip", "shift"] | None = None,
+    tta: Views | None = None,
     device: str | None = None,
     precision: Literal["fp32", "bf16", "auto"] = "fp32",
 ) -> Predictor:
@@ -224,7 +225,7 @@ def load(
         >>> len(predictor.classes)
         10
     """
-    if tta not in (None, "none", "flip", "shift"):
+    if tta not in (None, *get_args(Views)):
         raise UsageError(f"tta={tta}: must be none, flip or shift")
     trained = load_model(shipped_model() if run is None else run, img_size)
     card = trained.card if tta is None else replace(trained.card, tta=tta)

@@ -4,7 +4,6 @@ import fnmatch
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import timm
@@ -14,6 +13,7 @@ from timm.models._manipulate import group_parameters
 from timm.optim import param_groups_layer_decay
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from studies.snapshots import shapes, snapshot
 from supertokenvit.model.family import VARIANTS, checkpoint_filter_fn
 
 SMALL = {"width": 32, "heads": 2, "global_layers": 4, "num_classes": 5}
@@ -39,15 +39,6 @@ def test_names_and_shapes_of_the_weights_have_not_changed():
     """Write anew with: python -m tests.model.test_timm_contract"""
     for name in VARIANTS:
         assert shapes(name) == json.loads(snapshot(name).read_text()), name
-
-
-def snapshot(name):
-    return Path(__file__).parent / "snapshots" / f"{name}.json"
-
-
-def shapes(name):
-    weights = timm.create_model(name, device="meta").state_dict()
-    return {key: list(weight.shape) for key, weight in weights.items()}
 
 
 def test_headless_and_sorted_checkpoints_load():
@@ -302,9 +293,3 @@ def test_final_features_of_intermediates_are_those_of_the_forward_pass_to_the_la
         final, maps = model.forward_intermediates(x)
         assert torch.equal(final, model.forward_features(x))
         assert torch.equal(maps[-1], model.forward_intermediates(x, indices=1, intermediates_only=True)[0])
-
-
-if __name__ == "__main__":
-    for variant in VARIANTS:
-        snapshot(variant).parent.mkdir(exist_ok=True)
-        snapshot(variant).write_text(json.dumps(shapes(variant), indent=0) + "\n")

@@ -1,13 +1,11 @@
 """Looks into what torch, ONNX Runtime and OpenVINO make of two models: kinds of nodes, and where the time goes.
 
-python results/benchmarks/graphs.py writes graphs.csv; page.py makes tables of it.
+python -m studies.benchmarks.graphs writes graphs.csv; studies.benchmarks.page makes tables of it.
 """
 
-import csv
 import json
 import tempfile
 from collections import Counter, defaultdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,8 @@ from supertokenvit.benchmarking.calls import Job, exported, make_call, random_im
 from supertokenvit.benchmarking.options import Contestant
 from supertokenvit.machine import environment, keep_freed_memory
 
-HERE = Path(__file__).parent
+from ..common import RESULTS, now, write_rows
+
 MODELS = ("swin_base_patch4_window7_224", "stt_s25")
 RUNS = 10
 Share = dict[str, tuple[int, float]]  # kind of node -> how many there are, and their share of the time
@@ -97,7 +96,7 @@ def main() -> None:
     """Both models in all three."""
     keep_freed_memory()
     threads = torch.get_num_threads()
-    here = {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"), "cpu": environment()["cpu"]}
+    here = {"date": now(), "cpu": environment()["cpu"]}
     here |= {
         "onnxruntime": onnxruntime.__version__,
         "openvino": openvino.__version__,
@@ -115,10 +114,7 @@ def main() -> None:
                         {"model": model, "engine": engine, "node": kind, "count": count, "share": round(share, 4)}
                         | here
                     )
-    with open(HERE / "graphs.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(RESULTS / "benchmarks" / "graphs.csv", rows)
 
 
 if __name__ == "__main__":

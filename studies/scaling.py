@@ -1,12 +1,12 @@
 """Writes docs/scaling.md: how to go from a laptop to many machines, and a cost model counted on the models themselves.
 
-python results/scaling/page.py
+python -m studies.scaling
 
-The text is template.md. Nothing here is measured: figures follow from counts (parameters, MACs, bytes kept for the
-backward pass) and from the assumptions below, which the page repeats.
+The text is scaling.md beside this file. Nothing here is measured: figures follow from counts (parameters, MACs, bytes
+kept for the backward pass) and from the assumptions below, which the page repeats.
 """
 
-from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -16,8 +16,10 @@ import supertokenvit  # noqa: F401
 from supertokenvit.benchmarking.cost import cost_of
 from supertokenvit.benchmarking.options import Contestant
 
-HERE = Path(__file__).parent
-PAGE = HERE.parent.parent / "docs" / "scaling.md"
+from .common import DOCS, STUDIES
+
+TEMPLATE = STUDIES / "scaling.md"
+PAGE = DOCS / "scaling.md"
 WIDTHS = (384, 640, 1024, 1792)
 GPUS, PEAK, SHARE = 8, 312e12, 0.35
 IMAGES, EPOCHS, IMAGE_BYTES, SHARD_BYTES = 1_281_167, 300, 110e3, 1e9
@@ -36,7 +38,7 @@ def count(width: int) -> tuple[int, float, float]:
         return tensor
 
     alive: list[object] = []
-    args = {"width": width, "heads": width // 64 if width > 384 else 8}
+    args: dict[str, Any] = {"width": width, "heads": width // 64 if width > 384 else 8}
     cost = cost_of(Contestant("stt_s25", args=tuple(args.items())), 224, 1)
     with torch.device("meta"), saved_tensors_hooks(note, lambda tensor: tensor):
         timm.create_model("stt_s25", **args).train()(torch.empty(2, 3, 224, 224))
@@ -65,7 +67,7 @@ def main() -> None:
         step = GPUS * BATCH / rate
         ddp, fsdp = (share * parameters / 1e9 for share in (2 * 4 * (GPUS - 1) / GPUS, 3 * 4))
         talk.append([name, f"{1000 * step:.0f} ms", f"{ddp:.1f} GB", f"{fsdp:.1f} GB", f"{ddp / step:.1f} GB/s"])
-    page = (HERE / "template.md").read_text().format(
+    page = TEMPLATE.read_text().format(
         gpus=GPUS, peak=PEAK / 1e12, share=100 * SHARE, images=IMAGES, image_kb=IMAGE_BYTES / 1e3, epochs=EPOCHS,
         batch=BATCH, shard_gb=SHARD_BYTES / 1e9, shards=round(IMAGES * IMAGE_BYTES / SHARD_BYTES),
         days=table(["model", "GMACs", f"images/s on {GPUS} GPUs", "reading", "days"], days),

@@ -1,46 +1,45 @@
 """Measures how fast the arms of groups are, side by side in one process on one core; nothing else may run meanwhile.
 
-python results/queue_speed.py peers "half the parameters, twice the speed" ...
+python -m studies.speed peers "half the parameters, twice the speed" ...
 
-The rows go to speed.csv beside the queue, those of a group that was there before are replaced, and queue_page.py shows
-them. A training step is the one that the arm's recipe made (its optimizer, precision, batch and layout in memory),
-without loading and augmentation; inference is in fp32.
+The rows go to speed.csv beside those of the queue; those of a group that was there before are replaced, and
+studies.pages shows them. A training step is the one that the arm's recipe made (its optimizer, precision, batch and
+layout in memory), without loading and augmentation; inference is in fp32.
 """
 
 import argparse
-import csv
-import io
 import json
 import statistics
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import yaml
-from run_queue import HERE, arguments, commit, read_rows, register, spec_of
 
-from supertokenvit.benchmarking.timing import take_turns
 from supertokenvit.benchmarking.report import quartiles
+from supertokenvit.benchmarking.timing import take_turns
 from supertokenvit.machine import environment, keep_freed_memory
+from supertokenvit.training.assembly import to_train
 from supertokenvit.training.pacing import random_images, recipe_step
 from supertokenvit.training.recipe import Recipe
-from supertokenvit.training.assembly import to_train
 from supertokenvit.training.starting_model import build
+
+from .common import commit, now, read_rows, write_rows
+from .queue import arguments, open_queue, rows_of, spec_of
 
 CPU, CLASSES = torch.device("cpu"), 10
 ROUNDS, SECONDS = 15, 1.0
 
 
 def call_of(recipe: Recipe, mode: str) -> Callable[[], Any]:
-    """One training step or one inference of a batch."""
+    """Makes one training step or one inference of a batch."""
     torch.manual_seed(0)
     model = build(recipe, CLASSES)
     to_train(model, recipe, CPU)
-    if mode == "train":
-        return training_step(model.train(), recipe, CPU, CLASSES)
-    model.eval()
     images = random_images(recipe, CPU)
+    if mode == "train":
+        step, targets = recipe_step(model.train(), recipe, CPU), torch.randint(0, CLASSES, (len(images),))
+        return lambda: step(images, targets, lr=recipe.lr or 0.0)
+    model.eval()
 
     def infer() -> None:
         with torch.inference_mode():
@@ -50,11 +49,11 @@ def call_of(recipe: Recipe, mode: str) -> Callable[[], Any]:
 
 
 def measured(queue: dict[str, Any], group: str) -> list[dict[str, Any]]:
-    """Rows of every arm of a group, in inference and in training."""
+    """Measures every arm of a group, in inference and in training, and returns the rows."""
     about = queue["groups"][group]
     args = {arm: arguments(queue, about, changes) for arm, changes in about["arms"].items()}
     recipes = {arm: Recipe(**spec_of(queue, text)[0]) for arm, text in args.items()}
-    here = {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"), "commit": commit(), **environment()}
+    here = {"date": now(), "commit": commit(), **environment()}
     if any(recipe.precision == "auto" for recipe in recipes.values()):
         raise SystemExit(f"{group}: its recipe leaves the precision to the machine; name one")
     found: list[dict[str, Any]] = []
@@ -77,25 +76,17 @@ def measured(queue: dict[str, Any], group: str) -> list[dict[str, Any]]:
     return found
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measures the groups named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("queue", help="folder below results with a queue.yaml")
+    parser.add_argument("queue", help="name of a file in studies/queues")
     parser.add_argument("groups", nargs="+", help="groups of it")
-    args = parser.parse_args()
-    folder = HERE / args.queue
-    queue = yaml.safe_load((folder / "queue.yaml").read_text())
+    args = parser.parse_args(argv)
+    queue, path = open_queue(args.queue), rows_of(args.queue) / "speed.csv"
     keep_freed_memory()
     torch.set_num_threads(1)
-    register(folder)
     for group in args.groups:
-        path = folder / "speed.csv"
-        rows = [row for row in read_rows(path) if row["group"] != group] + measured(queue, group)
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, list(rows[-1]))
-        writer.writeheader()
-        writer.writerows(rows)  # an error here leaves the file as it was
-        path.write_text(text.getvalue(), newline="")
+        write_rows(path, [row for row in read_rows(path) if row["group"] != group] + measured(queue, group))
 
 
 if __name__ == "__main__":

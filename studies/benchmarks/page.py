@@ -1,11 +1,10 @@
-"""Writes docs/benchmarks.md and its plots from the rows that results/benchmarks/run.py kept.
+"""Writes docs/benchmarks.md and its plots from the rows that studies.benchmarks.run kept.
 
-python results/benchmarks/page.py
+python -m studies.benchmarks.page
 """
 
 import csv
 import sys
-from pathlib import Path
 from typing import Any
 
 from supertokenvit.benchmarking.report import (
@@ -19,8 +18,10 @@ from supertokenvit.benchmarking.report import (
     read_rows,
 )
 
-HERE = Path(__file__).parent
-DOCS = HERE.parent.parent / "docs"
+from ..common import DOCS, RESULTS, STUDIES
+
+ROWS = RESULTS / "benchmarks"
+NOTES = STUDIES / "benchmarks" / "notes"
 FOLDED = ":reparam=true"
 SWIN, OURS = "swin_base_patch4_window7_224", "stt_s25"
 CLAIM = 83.5  # the paper's abstract; not measured by us
@@ -35,9 +36,9 @@ torch's fused kernel; *reparam=true* is timm's `reparameterize_model`, which fol
 weights before them.
 
 Tables were measured on different machines of two cores, as each says, and those on AMD EPYC before the stem computed
-in channels-last memory. `python results/benchmarks/run.py` repeats them (about an hour), `attempts.py` and
-`graphs.py` beside it the other two (minutes), and `page.py` writes this page. On a machine with a GPU: `python
-results/benchmarks/run.py gpu gpu-compile gpu-train`.
+in channels-last memory. `python -m studies.benchmarks.run` repeats them (about an hour),
+`studies.benchmarks.attempts` and `.graphs` the other two (minutes), and `.page` writes this page. On a machine with a
+GPU: `python -m studies.benchmarks.run gpu gpu-compile gpu-train`.
 """
 SUITES = {
     "peers": "Inference beside the peers",
@@ -54,7 +55,7 @@ SUITES = {
 
 def published() -> dict[str, dict[str, str]]:
     """Accuracies that others publish, by model."""
-    with open(HERE / "published.csv", newline="") as file:
+    with open(ROWS / "published.csv", newline="") as file:
         return {row["model"]: row for row in csv.DictReader(file)}
 
 
@@ -136,7 +137,7 @@ def targets(suites: dict[str, list[dict[str, Any]]]) -> list[tuple[str, str, flo
             2.5,
         ),
         ("engines", "int8 against its own best fp32 engine", quotient(int8, best(engines, OURS)), 1.8),
-        ("peers", "share of the matrix products' own rate", ours and ours["share_of_products"], 0.9),
+        ("peers", "share of the matrix products' own rate", ours["share_of_products"] if ours else None, 0.9),
         ("sizes", "896 px, one image, against Swin-B", quotient(large[OURS], large[SWIN]), 2.5),
         ("sizes", "896 px, one image, against DeiT-III-M", quotient(large[OURS], large[deit]), 2.2),
     ]
@@ -149,9 +150,9 @@ def targets(suites: dict[str, list[dict[str, Any]]]) -> list[tuple[str, str, flo
 
 def write_page() -> None:
     """docs/benchmarks.md and its figures."""
-    suites = {name: read_rows(HERE / f"{name}.csv") for name in SUITES if (HERE / f"{name}.csv").exists()}
+    suites = {name: read_rows(ROWS / f"{name}.csv") for name in SUITES if (ROWS / f"{name}.csv").exists()}
     accuracies = published()
-    lines = ["# Benchmarks", "", "Written by `results/benchmarks/page.py` from the CSV files beside it.", ""]
+    lines = ["# Benchmarks", "", "Written by `python -m studies.benchmarks.page` from `results/benchmarks`.", ""]
     lines += INTRO.strip().splitlines()
     lines += ["", "## What was aimed at", "", "| what | target | measured | | on |", "|---|---|---|---|---|"]
     for suite, what, value, target, more in targets(suites):
@@ -162,7 +163,7 @@ def write_page() -> None:
     for name, title in SUITES.items():
         lines += ["", f"## {title}", ""]
         if name not in suites:
-            lines.append(f"Not measured. `python results/benchmarks/run.py {name}` measures it.")
+            lines.append(f"Not measured. `python -m studies.benchmarks.run {name}` measures it.")
             continue
         rows = suites[name]
         first = rows[0]
@@ -171,7 +172,7 @@ def write_page() -> None:
             f"torch {first['torch']}, timm {first['timm']}, {first['date']} UTC. Ratios are to {label(first)}."
         )
         lines += ["", *table(rows, accuracies)]
-        note = HERE / "notes" / f"{name}.md"
+        note = NOTES / f"{name}.md"
         lines += ["", note.read_text().strip()] if note.exists() else []
         lines += figures(name, rows)
         lines += attempts() if name == "peers" else graphs() if name == "engines" else []
@@ -179,10 +180,10 @@ def write_page() -> None:
 
 
 def attempts() -> list[str]:
-    """What was tried to make eager torch faster, from attempts.py."""
-    if not (HERE / "attempts.csv").exists():
+    """Writes what was tried to make eager torch faster."""
+    if not (ROWS / "attempts.csv").exists():
         return []
-    rows = read_rows(HERE / "attempts.csv")
+    rows = read_rows(ROWS / "attempts.csv")
     lines = ["", "### What was tried in eager torch", ""]
     lines += [
         f"Each in turns with what it would replace, at the shapes of `{OURS}` and batch 8 ({rows[0]['cpu']}).",
@@ -193,15 +194,15 @@ def attempts() -> list[str]:
         times = [f"{row[key]:.3g} ms" for key in ("before_ms", "after_ms")]
         quartiles = interval(row["ratio_q1"], row["ratio_q3"])
         lines.append(f"| {row['attempt']} | {' | '.join(times)} | {row['ratio']:.2f}x | {quartiles} |")
-    note = HERE / "notes" / "attempts.md"
+    note = NOTES / "attempts.md"
     return lines + (["", note.read_text().strip()] if note.exists() else [])
 
 
 def graphs() -> list[str]:
-    """What the engines make of both networks, from graphs.py, without what takes little time."""
-    if not (HERE / "graphs.csv").exists():
+    """Writes what the engines make of both networks, without what takes little time."""
+    if not (ROWS / "graphs.csv").exists():
         return []
-    rows = read_rows(HERE / "graphs.csv")
+    rows = read_rows(ROWS / "graphs.csv")
     lines = [
         "",
         "### Inside the graphs",
@@ -220,7 +221,7 @@ def graphs() -> list[str]:
                     cell for r in pair for cell in ((str(r["count"]), f"{100 * r['share']:.1f} %") if r else ("0", "-"))
                 ]
                 lines.append("| " + " | ".join([kind, *cells]) + " |")
-    note = HERE / "notes" / "graphs.md"
+    note = NOTES / "graphs.md"
     return lines + (["", note.read_text().strip()] if note.exists() else [])
 
 
@@ -240,5 +241,5 @@ def figures(name: str, rows: list[dict[str, Any]]) -> list[str]:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        sys.exit("page.py takes no arguments: it writes docs/benchmarks.md")
+        sys.exit("studies.benchmarks.page takes no arguments: it writes docs/benchmarks.md")
     write_page()

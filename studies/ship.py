@@ -1,25 +1,33 @@
 """Puts the model of a run into the package, as weights in half precision with a model card.
 
-python results/ship.py RUN NAME.TAG
+python -m studies.ship RUN NAME.TAG
 
-The card's words on the data are those of results/cards/TAG.md; its figures are those of the run.
+The card's words on the data are those of studies/cards/TAG.md; its figures are those of the run.
 """
 
+import argparse
 import json
 import shutil
 import sys
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 from safetensors.torch import load_file, save_file
 
+from supertokenvit.model.family import WEIGHTS
 from supertokenvit.model.summary import changed
+from supertokenvit.model_folder import CARD as CARD_KEY
+from supertokenvit.model_folder import CONFIG, WEIGHTS_FILE, ModelCard
+from supertokenvit.run_folder import RunFolder
 from supertokenvit.training.recipe import Recipe
 from supertokenvit.training.report import read_metrics
 
-HERE = Path(__file__).parent
-WEIGHTS = HERE.parent / "src" / "supertokenvit" / "weights"
+from .common import STUDIES
+
+CARDS = STUDIES / "cards"
 LIMIT = 16e6  # bytes
 VIEWS = {
     "flip": "Its answer is the mean over an image and its mirror image.\n",
@@ -62,41 +70,41 @@ Images are made {size} x {size} pixels. The weights are in half precision and ar
 """
 
 
-def card(run: Path, name: str) -> str:
-    """The model card, from what the run left."""
-    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
-    recipe["model_args"] = changed(recipe["model"], recipe["model_args"])
+def card(run: RunFolder, name: str) -> str:
+    """Writes the model card from what the run left."""
+    whole = yaml.safe_load(run.recipe.read_text())
+    whole["model_args"] = changed(whole["model"], whole["model_args"])
     usual = asdict(Recipe())
-    recipe = {key: value for key, value in recipe.items() if value != usual[key] and key != "out"}
+    recipe: dict[str, Any] = {key: value for key, value in whole.items() if value != usual[key] and key != "out"}
     for field in ("data", "init", "teacher"):
         if recipe.get(field):
             recipe[field] = Path(recipe[field]).name
-    parts = json.loads((run / "evaluation.json").read_text())
-    config = json.loads((run / "model" / "config.json").read_text())
-    metrics = read_metrics(run / "metrics.csv")
-    best = next(row for row in metrics if row["step"] == config["supertokenvit"]["steps"])
-    machine = json.loads((run / "environment.json").read_text())
+    splits = json.loads(run.evaluation.read_text())
+    config = json.loads((run.model / CONFIG).read_text())
+    metrics = read_metrics(run.metrics)
+    best = next(row for row in metrics if row["step"] == ModelCard.read(config).steps)
+    machine = json.loads(run.environment.read_text())
     rows = [
-        f"| {part} | {f['images']:,} | {100 * f['top1']:.2f} % | {100 * f['calibration_error']:.1f} % |"
-        for part, f in parts.items()
+        f"| {split} | {f['images']:,} | {100 * f['top1']:.2f} % | {100 * f['calibration_error']:.1f} % |"
+        for split, f in splits.items()
     ]
     return CARD.format(
         name=name,
         classes=", ".join(config["label_names"]),
         size=config["pretrained_cfg"]["input_size"][-1],
         accuracy="\n".join(rows),
-        views=VIEWS.get(recipe.get("tta"), ""),
+        views=VIEWS.get(recipe.get("tta", "none"), ""),
         minutes=metrics[-1]["minutes"],
         epochs=metrics[-1]["epoch"],
         best=best["epoch"],
         cores=machine["threads"] * machine.get("processes", 1),
         cpu=machine["cpu"],
         recipe=yaml.safe_dump(recipe, sort_keys=False).strip(),
-        about=(HERE / "cards" / f"{name.partition('.')[2]}.md").read_text().strip(),
+        about=(CARDS / f"{name.partition('.')[2]}.md").read_text().strip(),
     )
 
 
-def ship(run: Path, name: str, weights: Path = WEIGHTS) -> Path:
+def ship(run: RunFolder, name: str, weights: Path = WEIGHTS) -> Path:
     """Writes the folder NAME.TAG and returns it.
 
     Raises:
@@ -104,7 +112,7 @@ def ship(run: Path, name: str, weights: Path = WEIGHTS) -> Path:
     """
     folder = weights / name
     text = card(run, name)
-    tensors = load_file(run / "model" / "model.safetensors")
+    tensors = load_file(run.model / WEIGHTS_FILE)
     tensors = {key: t.half() if t.is_floating_point() else t for key, t in tensors.items()}
     size = sum(t.numel() * t.element_size() for t in tensors.values())
     if size > LIMIT:
@@ -113,19 +121,27 @@ def ship(run: Path, name: str, weights: Path = WEIGHTS) -> Path:
         )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "model.safetensors").chmod(0o644)
-    config = json.loads((run / "model" / "config.json").read_text())
-    config["supertokenvit"]["data"] = Path(config["supertokenvit"]["data"]).name
-    config["supertokenvit"]["data_license"] = (
-        config["supertokenvit"]["data_license"] or "see README.md, Terms of the data"
-    )
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    (folder / WEIGHTS_FILE).chmod(0o644)
+    config = json.loads((run.model / CONFIG).read_text())
+    made = ModelCard.read(config)
+    terms = made.data_license or "see README.md, Terms of the data"
+    config[CARD_KEY] = asdict(replace(made, data=Path(made.data or "").name, data_license=terms))
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     (folder / "README.md").write_text(text)
     return folder
 
 
+def main(argv: Sequence[str] | None = None) -> None:
+    """Ships a model."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("name", help="NAME.TAG of the model in the package")
+    args = parser.parse_args(argv)
+    if "." not in args.name:
+        parser.error(f"{args.name}: a name is NAME.TAG")
+    print(ship(RunFolder(args.run), args.name))
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or "." not in sys.argv[2]:
-        sys.exit("usage: python results/ship.py RUN NAME.TAG")
-    print(ship(Path(sys.argv[1]), sys.argv[2]))
+    main()

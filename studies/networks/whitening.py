@@ -1,12 +1,12 @@
 """Whitening of the smallest patches of an image: a first convolution that need not be learned.
 
-python results/whitening.py CIFAR10/train
+python -m studies.networks.whitening CIFAR10/train
 
-writes patches.csv, the covariance of the 2x2 patches of training images (ImageNet's mean and deviation taken out).
+writes results/short/patches.csv, the covariance of the 2x2 patches of training images (ImageNet's mean and deviation
+taken out).
 """
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-PATCHES = Path(__file__).with_name("patches.csv")
+from ..common import RESULTS
+
+PATCHES = RESULTS / "short" / "patches.csv"
 IMAGES = 5000
 EPS = 5e-4  # added to the variances, so that noise is not made as large as what is seen
 
@@ -35,7 +37,7 @@ class Whitening(nn.Sequential):
     def __init__(self, pad: int = 1) -> None:
         conv = nn.Conv2d(3, self.channels, 2)
         conv.weight = nn.Parameter(kernels(torch.as_tensor(np.loadtxt(PATCHES, delimiter=","))), requires_grad=False)
-        nn.init.zeros_(conv.bias)
+        conv.bias = nn.Parameter(torch.zeros(self.channels))
         super().__init__(nn.ZeroPad2d((0, pad, 0, pad)), conv, nn.GELU())
 
 

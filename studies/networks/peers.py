@@ -9,7 +9,8 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer_hybrid import ConvStem
 from torch import Tensor, nn
-from whitening import Whitening
+
+from .whitening import Whitening
 
 USUAL = {
     "num_classes": 10,
@@ -32,7 +33,13 @@ def cct_like(
 ) -> nn.Module:
     """After CCT (arXiv 2104.05704): convolutions make the tokens, there is no class token, the mean is classified."""
     stem = ConvStem(depth=3, channels=(32, embed_dim // 2, embed_dim), stride=tuple(strides), act_layer=nn.GELU)
-    args = {"img_size": 32, "patch_size": 1, "class_token": False, "global_pool": "avg", "embed_dim": embed_dim}
+    args: dict[str, Any] = {
+        "img_size": 32,
+        "patch_size": 1,
+        "class_token": False,
+        "global_pool": "avg",
+        "embed_dim": embed_dim,
+    }
     args["embed_layer"] = partial(HybridEmbed, backbone=stem, proj=False)
     return build_model_with_cfg(VisionTransformer, "cct_like", pretrained, **(args | kwargs))
 

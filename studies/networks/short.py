@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from timm.layers import ConvNormAct
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
-from whitening import Whitening
 
 from supertokenvit.model.attention import Attention
 from supertokenvit.model.network import SuperTokenTransformer, init_module
 from supertokenvit.model.stem import ChannelsLast, Stem
+
+from .whitening import Whitening
 
 PARTS = ("stem", "whitened", "dirac", "shifted", "own_scale", "small_steps")
 default_cfgs = generate_default_cfgs(

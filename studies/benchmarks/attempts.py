@@ -1,13 +1,10 @@
 """Measures what was tried to make stt_s25 faster in eager torch, each against what it would replace, at its own shapes.
 
-python results/benchmarks/attempts.py writes attempts.csv; page.py makes a table of it.
+python -m studies.benchmarks.attempts writes attempts.csv; studies.benchmarks.page makes a table of it.
 """
 
-import csv
 import statistics
 from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -19,7 +16,8 @@ import supertokenvit  # noqa: F401  registers the models
 from supertokenvit.benchmarking.timing import take_turns
 from supertokenvit.machine import environment, keep_freed_memory
 
-HERE = Path(__file__).parent
+from ..common import RESULTS, now, write_rows
+
 BATCH, ROUNDS, SECONDS = 8, 15, 0.1
 Pair = tuple[Callable[[], Any], Callable[[], Any]]
 # oneDNN's own operators, which torch.compile uses; they are no public interface
@@ -58,7 +56,8 @@ def gelus() -> Pair:
 
 def stems() -> Pair:
     """The convolutions of the stem on contiguous images; in channels-last memory."""
-    convs = [layer.conv for layer in timm.create_model("stt_s25").eval().stem]
+    model: Any = timm.create_model("stt_s25").eval()
+    convs = [layer.conv for layer in model.stem]
     images = torch.randn(BATCH, 3, 224, 224)
     last = images.contiguous(memory_format=torch.channels_last)
 
@@ -97,7 +96,7 @@ def main() -> None:
     keep_freed_memory()
     torch.manual_seed(0)
     here = {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+        "date": now(),
         "cpu": environment()["cpu"],
         "torch": torch.__version__,
     }
@@ -113,10 +112,7 @@ def main() -> None:
         figures |= {"ratio": round(middle, 3), "ratio_q1": round(low, 3), "ratio_q3": round(high, 3)}
         rows.append({"attempt": name} | figures | here)
         print(rows[-1], flush=True)
-    with open(HERE / "attempts.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(RESULTS / "benchmarks" / "attempts.csv", rows)
 
 
 if __name__ == "__main__":

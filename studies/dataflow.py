@@ -1,14 +1,15 @@
 """Draws docs/figures/dataflow.svg, the data flow of stt_s25. The numbers come from the model's own options.
 
-python docs/figures/dataflow.py
+python -m studies.dataflow
 """
 
 from html import escape
-from pathlib import Path
 
 from supertokenvit.model.architecture import Architecture
 from supertokenvit.model.family import VARIANTS
 from supertokenvit.model.windows import patch_grid_size
+
+from .common import DOCS
 
 WIDTH, HEIGHT = 900, 690
 INK, GREY, LINE, PANEL = "#1b2733", "#55636f", "#8493a0", "#f3f6f9"
@@ -212,14 +213,14 @@ def legend() -> None:
 
 
 def main() -> None:
-    """Writes the figure next to this script."""
+    """Writes the figure."""
     for part in (image, stem, windows, local_layers, left_behind, global_layers, class_layers, legend):
         part()
     what = "Data flow of the Super Token Transformer"
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{what}">'
     ground = f'<rect x="1" y="1" width="{WIDTH - 2}" height="{HEIGHT - 2}" rx="14" fill="#ffffff" stroke="#d3dbe2"/>'
     lines = [head, f"<title>{what}</title>", ground, *out, "</svg>"]
-    Path(__file__).with_suffix(".svg").write_text("\n".join(lines) + "\n")
+    (DOCS / "figures" / "dataflow.svg").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,29 +1,24 @@
-"""Writes the page of a queue, and its plot, from its queue.yaml and runs.csv.
+"""Writes the page of a queue, and its plot, from the queue and its rows.
 
-python results/queue_page.py ablations
+python -m studies.pages ablations
 """
 
+import argparse
 import json
 import statistics
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-import yaml
-
-sys.path.insert(0, str(Path(__file__).parent))
-from run_queue import arguments, read_rows, valid  # noqa: E402
-
-HERE = Path(__file__).parent
-DOCS = HERE.parent / "docs"
+from . import common
+from .common import read_rows, spread
+from .queue import arguments, names, open_queue, rows_of, valid
 
 
 def summary(rows: list[dict[str, str]]) -> dict[str, Any]:
-    """Figures of one arm over its seeds."""
+    """Returns the figures of one arm over its seeds."""
     values = [100 * float(row["val_top1"]) for row in rows]
     tests = [100 * float(row["test_top1"]) for row in rows if row.get("test_top1")]
     mmacs, images = float(rows[0]["mmacs"]), int(rows[0]["images"])
@@ -48,14 +43,8 @@ def summary(rows: list[dict[str, str]]) -> dict[str, Any]:
     }
 
 
-def spread(values: list[float]) -> str:
-    """Mean, lowest and highest; of one value itself."""
-    around = f" ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f} %{around}"
-
-
 def verdicts(arms: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """For each arm: best, tie (and the one of those that is cheaper than all others), worse; nothing with one seed.
+    """Calls each arm best, tie (and the one of those that is cheaper than all others) or worse; nothing with one seed.
 
     Two arms are compared on the seeds that both have: more seeds of one than of the other would widen its range only.
     """
@@ -87,7 +76,7 @@ def verdicts(arms: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def at_rate(found: dict[str, Any], rate: float | None) -> dict[str, Any]:
-    """A summary as if its steps had been made at that many images/s; with no rate at all if that was not measured."""
+    """Returns a summary as if its steps had been made at that many images/s; without a rate if none was measured."""
     if rate is None:
         return found | {"rate": None}
     minutes = found["images"] / rate / 60
@@ -98,7 +87,7 @@ def at_rate(found: dict[str, Any], rate: float | None) -> dict[str, Any]:
 def results(
     queue: dict[str, Any], rows: list[dict[str, str]], speed: list[dict[str, str]]
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Summaries by group and arm; an arm that is the same model as another group's has the same rows.
+    """Returns summaries by group and arm; an arm that is the same model as another group's has the same rows.
 
     Args:
         queue: From queue.yaml.
@@ -129,12 +118,12 @@ def results(
 
 
 def listed(settings: dict[str, Any] | None) -> str:
-    """Names and values in a row."""
+    """Writes names and values in a row."""
     return ", ".join(f"{key} {value}" for key, value in (settings or {}).items())
 
 
 def section(group: str, about: dict[str, Any], arms: dict[str, dict[str, Any]]) -> list[str]:
-    """One group as Markdown."""
+    """Writes one group as Markdown."""
     lines = [f"## {group[0].upper()}{group[1:]}", "", " ".join(about["question"].split()), ""]
     own = {"Data": about.get("data"), "Base": listed(about.get("base")), "Recipe": listed(about.get("recipe"))}
     lines += [f"{what} of this group: {text}.\n" for what, text in own.items() if text]
@@ -159,7 +148,7 @@ def section(group: str, about: dict[str, Any], arms: dict[str, dict[str, Any]]) 
 
 
 def speeds(rows: list[dict[str, str]]) -> list[str]:
-    """What queue_speed.py measured of a group, as Markdown."""
+    """Writes what studies.speed measured of a group, as Markdown."""
     if not rows:
         return []
     cells: dict[str, list[str]] = {}
@@ -178,7 +167,7 @@ def speeds(rows: list[dict[str, str]]) -> list[str]:
 
 
 def views(rows: list[dict[str, str]]) -> list[str]:
-    """What views.py measured, as Markdown."""
+    """Writes what studies.views measured, as Markdown."""
     if not rows:
         return []
     names = {"none": "one", "flip": "two, also mirrored", "shift": "six, also moved by a 32nd of the side"}
@@ -204,8 +193,9 @@ def views(rows: list[dict[str, str]]) -> list[str]:
 
 
 def draw(path: Path, arms: dict[str, dict[str, Any]]) -> None:
-    """Accuracy against training time: a point for each arm, and the way of each seed to it where it was kept."""
-    figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
+    """Draws accuracy against training time: a point for each arm, and the way of each seed to it where it was kept."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axis = figure.subplots()
     curves = all(r["curves"] for r in arms.values())
     for name, r in arms.items():
         spans = [[r["mean"] - r["low"]], [r["high"] - r["mean"]]]
@@ -219,12 +209,11 @@ def draw(path: Path, arms: dict[str, dict[str, Any]]) -> None:
     axis.grid(alpha=0.3)
     figure.legend(loc="outside lower center", fontsize=8)
     figure.savefig(path, dpi=150)
-    plt.close(figure)
 
 
-def write_page(folder: Path) -> None:
-    """docs/NAME.md and docs/figures/NAME.png, as the queue calls its page."""
-    queue = yaml.safe_load((folder / "queue.yaml").read_text())
+def write_page(queue_name: str) -> None:
+    """Writes docs/NAME.md and docs/figures/NAME.png, as the queue calls its page."""
+    queue, folder = open_queue(queue_name), rows_of(queue_name)
     name = queue["page"]
     speed = read_rows(folder / "speed.csv")
     found = results(queue, read_rows(folder / "runs.csv"), speed)
@@ -233,7 +222,7 @@ def write_page(folder: Path) -> None:
     lines = [
         f"# {queue['title']}",
         "",
-        f"Written by `results/queue_page.py {folder.name}` from `results/{folder.name}`.",
+        f"Written by `python -m studies.pages {queue_name}` from `results/{queue_name}`.",
         "",
     ]
     lines += [queue["intro"].strip(), "", f"Base: {base}.", "", f"Recipe: {recipe}.", ""]
@@ -241,12 +230,19 @@ def write_page(folder: Path) -> None:
         lines += section(group, about, found[group])
         lines += speeds([row for row in speed if row["group"] == group])
         if group == queue["plot"] and found[group]:
-            draw(DOCS / "figures" / f"{name}.png", found[group])
+            draw(common.DOCS / "figures" / f"{name}.png", found[group])
             lines += [f"![accuracy against training time](figures/{name}.png)", ""]
     lines += views(read_rows(folder / "views.csv"))
-    (DOCS / f"{name}.md").write_text("\n".join(lines))
+    (common.DOCS / f"{name}.md").write_text("\n".join(lines))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes the pages of queues."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("queues", nargs="*", help="names of files in studies/queues; all of them by default")
+    for name in parser.parse_args(argv).queues or names():
+        write_page(name)
 
 
 if __name__ == "__main__":
-    for queue_folder in sys.argv[1:] or ["ablations", "short", "peers"]:
-        write_page(HERE / queue_folder)
+    main()

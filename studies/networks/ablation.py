@@ -47,7 +47,8 @@ class Ablation(SuperTokenTransformer):
         if "stem_width" in parts:
             narrow(self.stem, parts["stem_width"])
         if parts.get("stem_norm", "batch") != "batch":
-            for layer in self.stem:  # type: ignore[union-attr]
+            stem: Any = self.stem
+            for layer in stem:
                 replace_norm(layer, parts["stem_norm"])
         if parts.get("pointwise"):
             for layer in locals_:
@@ -142,12 +143,12 @@ def narrow(stem: Any, ratio: float) -> None:
         init_module(stem[i].conv, needs_reset=False)
 
 
-def replace_norm(layer: nn.Module, kind: str) -> None:
+def replace_norm(layer: Any, kind: str) -> None:
     """LayerNorm over channels, or none, instead of a stem layer's BatchNorm."""
     old: Any = layer.conv
-    act = layer.bn.act  # type: ignore[union-attr]
+    act: Any = layer.bn.act
     layer.conv = nn.Conv2d(old.in_channels, old.out_channels, 3, stride=old.stride, padding=1)
-    layer.conv.weight, layer.conv.bias.data[:] = old.weight, 0.0  # type: ignore[union-attr]
+    layer.conv.weight, layer.conv.bias.data[:] = old.weight, 0.0
     layer.bn = nn.Sequential(LayerNorm2d(old.out_channels), act) if kind == "layer" else act
 
 
@@ -155,7 +156,7 @@ def pointwise(width: int) -> nn.Conv2d:
     """A 1x1 convolution."""
     conv = nn.Conv2d(width, width, 1)
     nn.init.trunc_normal_(conv.weight, std=0.02)
-    nn.init.zeros_(conv.bias)
+    conv.bias = nn.Parameter(torch.zeros(width))
     return conv
 
 

@@ -1,0 +1,1 @@
+"""Speed of stt_s25 beside its peers."""

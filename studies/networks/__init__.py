@@ -1,0 +1,1 @@
+"""Networks that only studies need; importing a module of this package registers its models with timm."""
