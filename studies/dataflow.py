@@ -5,9 +5,8 @@ python -m studies.dataflow
 
 from html import escape
 
-from supertokenvit.model.architecture import Architecture
-from supertokenvit.model.family import VARIANTS
-from supertokenvit.model.windows import patch_grid_size
+from supertokenvit.model.family import VARIANTS, architecture_of_variant
+from supertokenvit.model.windows import at_least, patch_grid_size
 
 from .common import DOCS
 
@@ -22,12 +21,11 @@ STYLES = {
 }
 PATCH, SUPER, CLASS = "#8fbfe0", "#e0701a", "#5b3f9e"  # always with its own shape: square, disc, diamond
 
-variant = dict(VARIANTS["stt_s25"])
-size = variant.pop("img_size", 224)
-a = Architecture(**variant)
+size = VARIANTS["stt_s25"].get("img_size", 224)
+a = architecture_of_variant("stt_s25")
 M = a.window
 h = patch_grid_size(size, a.stride)[0]
-gh = -(-h // M)
+gh = at_least(h, M)
 out: list[str] = []
 
 

@@ -27,6 +27,7 @@ import yaml
 from supertokenvit.benchmarking.cost import cost_of
 from supertokenvit.benchmarking.options import Contestant
 from supertokenvit.machine import environment, keep_freed_memory
+from supertokenvit.model.family import is_variant
 from supertokenvit.run_folder import RunFolder
 from supertokenvit.training.loop import TrainingStopped
 from supertokenvit.training.recipe import Recipe
@@ -69,7 +70,7 @@ def figures(folder: RunFolder) -> dict[str, Any]:
     metrics, found = read_metrics(folder.metrics), json.loads(folder.evaluation.read_text())
     last = metrics[-1]
     args = recipe.model_args | {"num_classes": len(found["validation"]["classes"])}
-    if recipe.model.startswith("stt_"):
+    if is_variant(recipe.model):
         args["img_size"] = recipe.img_size
     cost = cost_of(Contestant(recipe.model, args=tuple(sorted(args.items()))), recipe.img_size, 1)
     return {

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from supertokenvit.model.attention import Attention
 from supertokenvit.model.layers import LocalLayer
+from supertokenvit.model.learned_grid import LearnedGrid
 from supertokenvit.model.network import SuperTokenTransformer, init_module
-from supertokenvit.model.windows import LearnedGrid
 
 PARTS = ("pointwise", "hand_back", "shared", "patchify", "stem_norm", "stem_width", "positions")
-default_cfgs = generate_default_cfgs(
-    {"stt_ablation": {"num_classes": 10, "input_size": (3, 32, 32), "first_conv": "stem.0.conv", "classifier": "head"}}
-)
+# what the options of Architecture were when the rows were made, where a queue does not say
+USUAL = {"img_size": 32, "local_layers": 4, "global_layers": 21, "local_mlp_ratio": 4.0, "layer_scale": None}
+CFG = {"num_classes": 10, "input_size": (3, 32, 32), "fixed_input_size": True}
+default_cfgs = generate_default_cfgs({"stt_ablation": CFG | {"first_conv": "stem.0.conv", "classifier": "head"}})
 
 
 class Ablation(SuperTokenTransformer):
@@ -77,7 +78,7 @@ class Ablation(SuperTokenTransformer):
         x = self.stem(x)
         x, mask, grid = self.windows(x)
         for i, layer in enumerate(self.local_layers):
-            x = layer(x, grid, mask, collect, leave_patches=i == len(self.local_layers) - 1)
+            x = layer(x, grid, mask, collect, super_only=i == len(self.local_layers) - 1)
         x = x[:, :, 0] + torch.stack([update for layer in self.local_layers for update in layer.kept]).sum(0)  # type: ignore[union-attr]
         for layer in self.global_layers:
             x = layer(x, grid, collect)
@@ -87,8 +88,8 @@ class Ablation(SuperTokenTransformer):
 class KeptAbove(LocalLayer):
     """A local layer whose mixer's answer does not go back into the window: the global layers get the sum of all."""
 
-    def forward(self, x, grid, mask=None, collect=None, leave_patches=False):  # noqa: D102
-        x = self.block(x, mask, collect, leave_patches)
+    def forward(self, x, grid, mask=None, collect=None, super_only=False):  # noqa: D102
+        x = self.block(x, mask, collect, super_only)
         self.kept = [] if self.mixer is None else [self.mixer(x[:, :, 0], grid, collect)]
         return x
 
@@ -100,7 +101,7 @@ class Relative(Attention):
         bias = self.bias.get_bias()
         return super().forward(x, bias if mask is None else mask + bias, collect)
 
-    def first(self, x, mask=None):  # noqa: D102
+    def super_only(self, x, mask=None):  # noqa: D102
         return self.forward(x, mask)[..., :1, :]
 
 
@@ -166,5 +167,5 @@ def stt_ablation(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     parts = kwargs.get("parts") or {}
     first = "stem" if parts.get("patchify") else "stem.0.0.conv" if parts.get("positions") == "conv" else "stem.0.conv"
     overlay = {"first_conv": first, **(kwargs.pop("pretrained_cfg_overlay", None) or {})}
-    args = {"img_size": 32, "pretrained_cfg_overlay": overlay, **kwargs}
+    args = {**USUAL, "pretrained_cfg_overlay": overlay, **kwargs}
     return build_model_with_cfg(Ablation, "stt_ablation", pretrained, **args)

@@ -18,9 +18,10 @@ from supertokenvit.model.stem import ChannelsLast, Stem
 from .whitening import Whitening
 
 PARTS = ("stem", "whitened", "dirac", "shifted", "own_scale", "small_steps")
-default_cfgs = generate_default_cfgs(
-    {"stt_short": {"num_classes": 10, "input_size": (3, 32, 32), "first_conv": "stem.0.conv", "classifier": "head"}}
-)
+# what the options of Architecture were when the rows were made, where a queue does not say
+USUAL = {"img_size": 32, "local_layers": 4, "global_layers": 21, "local_mlp_ratio": 4.0, "layer_scale": None}
+CFG = {"num_classes": 10, "input_size": (3, 32, 32), "fixed_input_size": True}
+default_cfgs = generate_default_cfgs({"stt_short": CFG | {"first_conv": "stem.0.conv", "classifier": "head"}})
 
 
 class Short(SuperTokenTransformer):
@@ -94,7 +95,7 @@ class OwnScale(Attention):
         out = F.scaled_dot_product_attention(q * self.log_scale.exp(), k, v, hidden if mask is None else mask + hidden)
         return self.proj_drop(self.proj(out.transpose(1, 2).reshape(x.shape)))
 
-    def first(self, x, mask=None):  # noqa: D102
+    def super_only(self, x, mask=None):  # noqa: D102
         return self.forward(x, mask)[..., :1, :]
 
 
@@ -115,5 +116,5 @@ def stt_short(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     parts = kwargs.get("parts") or {}
     first = "stem.1.0.conv" if parts.get("shifted") else "stem.0.1" if parts.get("whitened") else "stem.0.conv"
     overlay = {"first_conv": first, **(kwargs.pop("pretrained_cfg_overlay", None) or {})}
-    args = {"img_size": 32, "pretrained_cfg_overlay": overlay, **kwargs}
+    args = {**USUAL, "pretrained_cfg_overlay": overlay, **kwargs}
     return build_model_with_cfg(Short, "stt_short", pretrained, **args)

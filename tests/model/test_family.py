@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from supertokenvit.model.architecture import Architecture
-from supertokenvit.model.family import VARIANTS
+from supertokenvit.model.family import VARIANTS, architecture_of_variant, is_variant
 from supertokenvit.model.network import SuperTokenTransformer
 
 from .examples import TINY, images, tiny
@@ -133,3 +133,21 @@ def test_stt_s25_runs_forward_and_backward_at_any_size(size):
     logits.sum().backward()
     assert logits.shape == (1, 1000) and logits.isfinite().all()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_the_defaults_of_the_architecture_are_those_of_the_papers_model():
+    assert Architecture() == architecture_of_variant("stt_s25")
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("stt_s25", True),
+        ("stt_micro.cifar10", True),
+        ("stt_micro.mine", True),
+        ("stt_giant", False),
+        ("resnet18", False),
+    ],
+)
+def test_names_of_variants(name, known):
+    assert is_variant(name) == known

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import timm
 import torch
 from timm.layers import set_fused_attn
 from timm.models import reparameterize_model
@@ -25,7 +26,7 @@ def test_attention_for_the_first_token_alone_equals_that_for_all(masked):
         mask[::2, ..., 3:] = -math.inf
     weights = list(attn.parameters())
     expected = attn(whole, mask)[..., :1, :]
-    found = attn.first(alone, mask)
+    found = attn.super_only(alone, mask)
     torch.testing.assert_close(found, expected)
     direction = torch.randn_like(found)
     for a, b in zip(
@@ -45,7 +46,7 @@ def test_dropping_weights_for_the_first_token_alone_drops_their_part_of_the_bias
         attn.proj.weight.copy_(torch.eye(4))
         attn.proj.bias.zero_()
     x = torch.randn(50, 1, 4, dtype=torch.float64)
-    assert sorted(attn.first(x).unique().tolist()) == pytest.approx([0.0, 2.0])  # one token: dropped, or doubled
+    assert sorted(attn.super_only(x).unique().tolist()) == pytest.approx([0.0, 2.0])  # one token: dropped, or doubled
     assert sorted(attn(x).unique().tolist()) == pytest.approx([0.0, 2.0])
 
 
@@ -103,7 +104,10 @@ def test_collect_changes_nothing_and_fills_what_is_promised(size, n):
         expected |= {f"local.{i}.super_tokens": (2, n, C), f"local.{i}.mixer.attention": (2, heads, n, n)}
         expected |= {f"global.{i}.attention": (2, heads, n, n), f"global.{i}.super_tokens": (2, n, C)}
         expected |= {f"global.{i}.mixer.attention": (2, heads, n, n)}
+    expected |= {"grid": (2,), "size": (2,)}
     assert {name: tuple(value.shape) for name, value in collect.items()} == expected
+    h, w = (-(-side // 4) for side in size)
+    assert collect["size"].tolist() == [h, w] and collect["grid"].tolist() == [-(-h // 2), -(-w // 2)]
     for name in expected:
         if name.endswith("attention"):
             torch.testing.assert_close(collect[name].sum(-1), torch.ones_like(collect[name][..., 0]))
@@ -247,3 +251,39 @@ def test_half_precision_stays_close(dtype, size):
     logits = model.to(dtype)(x.to(dtype))
     assert logits.dtype == dtype
     assert (logits.float() - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"mixer": "attention", "global_mixer": "attention"}, {"mixer": "none"}], ids=str
+)
+@pytest.mark.parametrize("size", [(16, 24), PADDED], ids=str)
+def test_a_gradient_reaches_every_collected_tensor(size, options):
+    """13 of 21 used to be copies beside the computation."""
+    model = tiny(**options)
+    logits, collect = model.forward_collect(images(*size))
+    tensors = {name: value for name, value in collect.items() if name not in ("grid", "size")}
+    wanted = logits[:, 0].sum()
+    gradients = torch.autograd.grad(wanted, list(tensors.values()))
+    for name, gradient in zip(tensors, gradients, strict=True):
+        assert gradient.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("global_pool", "foo"), ("num_classes", -1), ("num_classes", 2.5), ("in_chans", 0), ("img_size", 0),
+        ("img_size", "big"), ("img_size", (32, 32, 3)), ("drop_rate", 1.5), ("proj_drop_rate", -0.1),
+        ("attn_drop_rate", "much"), ("drop_path_rate", 1.0), ("weight_init", "jax"), ("window", 0), ("heads", 5),
+        ("mixer", "blender"), ("layer_scale", 0),
+    ],
+)  # fmt: skip
+def test_a_wrong_argument_is_a_value_error_that_names_it(name, value):
+    with pytest.raises(ValueError, match=name):
+        timm.create_model("stt_nano", **{name: value})
+
+
+def test_a_wrong_form_of_intermediates_is_a_value_error():
+    with pytest.raises(ValueError, match="output_fmt"):
+        tiny().forward_intermediates(images(16, 16), output_fmt="NLC")
+    with pytest.raises(ValueError, match="global_pool"):
+        tiny(global_pool="avg").reset_classifier(3, "token")

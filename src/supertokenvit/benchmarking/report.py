@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from rich.table import Column, Table
 
 from ..machine import environment
+from ..model.family import is_variant
 from .benchmark import Measurement
 
 ENGINE_PACKAGES = ("onnxruntime", "openvino", "nncf")
@@ -162,7 +163,7 @@ def draw_throughput(path: Path, rows: list[dict[str, Any]]) -> None:
     axis = figure.subplots()
     axis.set(xlabel="parameters (millions)", ylabel="images/s", yscale="log")
     points = [(row["parameters"] / 1e6, row["images_per_second"]) for row in found]
-    colors = ["C3" if row["model"].startswith("stt_") else "C0" for row in found]
+    colors = ["C3" if is_variant(row["model"].partition(":")[0]) else "C0" for row in found]
     axis.scatter([x for x, _ in points], [y for _, y in points], color=colors, zorder=3)
     axis.set_xlim(0, None)
     axis.yaxis.set_major_formatter("{x:g}")

@@ -11,6 +11,8 @@ from .mixer import MIXERS
 class Architecture:
     """Everything that decides which weights a SuperTokenTransformer has, apart from image channels, size and head.
 
+    The defaults are those of stt_s25.
+
     Raises:
         ValueError: A field's value is impossible; the message names the field.
     """
@@ -23,25 +25,25 @@ class Architecture:
     """C, channels of every token."""
     heads: int = 8
     """Attention heads; divides `width`."""
-    local_layers: int = 4
+    local_layers: int = 3
     """L, layers with window attention."""
-    global_layers: int = 21
+    global_layers: int = 23
     """G, layers on Super tokens alone."""
     class_layers: int = 2
     """K, layers in which the class token reads the Super tokens."""
     mixer: str = "conv"
-    """Of the Super tokens in local layers: "conv", "attention" or "none"."""
+    """How Super tokens talk in local layers: "conv", "attention" or "none"."""
     global_mixer: str = "none"
-    """The same in global layers."""
+    """How they talk in global layers, besides attention: "conv", "attention" or "none"."""
     mlp_ratio: float = 4.0
     """Hidden width of the MLPs of global and class layers, as a multiple of `width`."""
-    local_mlp_ratio: float = 4.0
-    """The same in local layers."""
+    local_mlp_ratio: float = 2.0
+    """Hidden width of the MLPs of local layers, as a multiple of `width`."""
     stem_convs: int = 1
     """3x3 convolutions of the stem for each halving of the size; one of them has stride 2."""
     stem_order: str = "before"
     """Where the others are: "before" that one, at the larger size, or "behind" it; then one more comes first of all."""
-    layer_scale: Optional[float] = None
+    layer_scale: Optional[float] = 1e-5
     """Initial value of the learned scale on every branch; None for no scale."""
 
     def __post_init__(self) -> None:

@@ -57,16 +57,18 @@ class Attention(nn.Module):
             attn = maybe_add_mask(q * self.scale @ k.transpose(-2, -1), mask)
             attn = attn.softmax(dim=-1)
             if collect is not None:
-                collect[self.name + ".attention"] = attn.reshape(shape[:-2] + attn.shape[1:])
+                whole = attn.reshape(shape[:-2] + attn.shape[1:])
+                collect[self.name + ".attention"] = whole
+                attn = whole.reshape(attn.shape)  # the computation goes on with what is collected
             attn = self.attn_drop(attn)
             x = attn @ v
         x = x.transpose(1, 2).reshape(shape)
         return self.proj_drop(self.proj(x))
 
-    def first(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
-        """The answer to token 0 alone, [..., tokens, C] -> [..., 1, C]: forward(x)[..., :1, :] at far less cost.
+    def super_only(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+        """Answers token 0 alone, [..., tokens, C] -> [..., 1, C]: forward(x)[..., :1, :] at a fraction of the cost.
 
-        No token gets a key or a value. The projections move behind the sums, to the one query of each head:
+        No token gets a key or a value: the projections move behind the sums, to the one query of each head.
         q . (K x + k) = (K^T q) . x + q . k, of which softmax drops the last term, the same for all x;
         sum a (V x + v) = V (sum a x) + (sum a) v.
         """

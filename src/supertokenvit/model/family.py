@@ -1,4 +1,4 @@
-"""The variants, registered with timm: each is a short dict of image size and fields of Architecture.
+"""The variants, registered with timm: each is a short dict of what differs from stt_s25, and of the image size.
 
 Names and sizes other than STT-S25's are ours, and so is the geometry of all of them. It was decided by measuring
 (docs/ablations.md): two or three local layers on many patches, a narrow MLP in local layers; for small images a deep
@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from .architecture import Architecture
 from .network import SuperTokenTransformer
-from .windows import patch_grid_size
+from .windows import at_least, patch_grid_size
 
-_PHOTOS: Dict[str, Any] = dict(class_layers=2, layer_scale=1e-5, local_mlp_ratio=2.0)
 _SMALL: Dict[str, Any] = dict(
     stride=4,
     window=4,
@@ -26,17 +25,27 @@ _SMALL: Dict[str, Any] = dict(
     class_layers=1,
     stem_convs=3,
     stem_order="behind",
-    local_mlp_ratio=2.0,
+    layer_scale=None,
 )
 VARIANTS: Dict[str, Dict[str, Any]] = {
-    "stt_s25": dict(width=384, heads=8, local_layers=3, global_layers=23, **_PHOTOS),
-    "stt_s25_p1": dict(width=384, heads=8, local_layers=4, global_layers=21, **_PHOTOS | {"local_mlp_ratio": 4.0}),
-    "stt_s25_p3": dict(width=384, heads=8, stride=16, local_layers=12, global_layers=17, **_PHOTOS),
-    "stt_s14": dict(width=384, heads=8, local_layers=2, global_layers=10, **_PHOTOS),
-    "stt_t": dict(width=192, heads=4, local_layers=3, global_layers=8, **_PHOTOS),
+    "stt_s25": dict(),
+    "stt_s25_p1": dict(local_layers=4, global_layers=21, local_mlp_ratio=4.0),
+    "stt_s25_p3": dict(stride=16, local_layers=12, global_layers=17),
+    "stt_s14": dict(local_layers=2, global_layers=10),
+    "stt_t": dict(width=192, heads=4, global_layers=8),
     "stt_micro": dict(img_size=32, width=128, global_layers=7, **_SMALL),
     "stt_nano": dict(img_size=32, width=96, global_layers=3, **_SMALL),
 }
+
+
+def is_variant(name: str) -> bool:
+    """Says whether a name is that of a variant, with or without a tag of weights behind a dot."""
+    return name.partition(".")[0] in VARIANTS
+
+
+def architecture_of_variant(name: str) -> Architecture:
+    """Returns the architecture of a variant."""
+    return Architecture(**{key: value for key, value in VARIANTS[name].items() if key != "img_size"})
 
 
 def _cfg(**variant) -> Dict[str, Any]:
@@ -47,7 +56,7 @@ def _cfg(**variant) -> Dict[str, Any]:
         "num_classes": 1000,
         "input_size": (3, img_size, img_size),
         "min_input_size": (3, architecture.stride, architecture.stride),
-        "pool_size": (-(-h // architecture.window), -(-w // architecture.window)),
+        "pool_size": (at_least(h, architecture.window), at_least(w, architecture.window)),
         "crop_pct": 1.0,
         "interpolation": "bicubic",
         "mean": IMAGENET_DEFAULT_MEAN,
@@ -99,9 +108,11 @@ def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[s
 
 def _create(variant: str, pretrained: bool = False, **kwargs) -> nn.Module:
     args = {**VARIANTS[variant], **kwargs}
-    depth = args["local_layers"] + args["global_layers"]
+    usual = architecture_of_variant(variant)
+    local_layers, global_layers = (args.get(key, getattr(usual, key)) for key in ("local_layers", "global_layers"))
+    depth = local_layers + global_layers
     # a pyramid by default: first and last map of patch tokens, last of Super tokens
-    levels = sorted({0, args["local_layers"] - 1, depth - 1})
+    levels = sorted({0, local_layers - 1, depth - 1})
     return build_model_with_cfg(
         SuperTokenTransformer,
         variant,

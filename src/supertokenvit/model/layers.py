@@ -14,7 +14,9 @@ from .windows import add_to_super_tokens
 
 
 class Block(nn.Module):
-    """Attention and MLP, each pre-normalised and added to its input. [..., tokens, C] -> the same, or token 0 alone.
+    """Attention and MLP, each pre-normalised and added to its input. [..., tokens, C] -> the same shape.
+
+    With `super_only` the answer is that of token 0 alone, [..., 1, C]: the same values at a fraction of the cost.
 
     Args:
         width: C.
@@ -60,19 +62,19 @@ class Block(nn.Module):
         x: Tensor,
         mask: Optional[Tensor] = None,
         collect: Optional[Dict[str, Tensor]] = None,
-        first_only: bool = False,
+        super_only: bool = False,
     ) -> Tensor:
         if self.grad_checkpointing and not torch.jit.is_scripting():
-            return checkpoint(self.residuals, x, mask, collect, first_only)
-        return self.residuals(x, mask, collect, first_only)
+            return checkpoint(self.residuals, x, mask, collect, super_only)
+        return self.residuals(x, mask, collect, super_only)
 
     def residuals(
-        self, x: Tensor, mask: Optional[Tensor], collect: Optional[Dict[str, Tensor]], first_only: bool
+        self, x: Tensor, mask: Optional[Tensor], collect: Optional[Dict[str, Tensor]], super_only: bool
     ) -> Tensor:
-        """The two lines of a transformer block; with `first_only` for token 0, the others only being attended to."""
+        """Computes the two lines of a transformer block; with `super_only` the other tokens are attended to only."""
         y = self.norm1(x)
-        if first_only:
-            x, y = x[..., :1, :], self.attn.first(y, mask)
+        if super_only:
+            x, y = x[..., :1, :], self.attn.super_only(y, mask)
         else:
             y = self.attn(y, mask, collect)
         x = x + self.drop_path1(self.ls1(y))
@@ -86,10 +88,10 @@ class Block(nn.Module):
 
 
 class LocalLayer(nn.Module):
-    """Every window for itself: attention over its T tokens and MLP; then the mixer over the Super tokens alone.
+    """Attention and MLP within each window; then the mixer over the Super tokens alone, whose answer is added to them.
 
-    Shapes: tokens [B, gh*gw, T, C] -> the same, or [B, gh*gw, 1, C] with `leave_patches`: the Super tokens alone, as
-    they would be, at a small part of the cost. Collects `{name}.tokens` (before the mixer) and `{name}.super_tokens`.
+    Shapes: tokens [B, gh*gw, T, C] -> the same, or with `super_only` the Super tokens alone, [B, gh*gw, 1, C].
+    Collects `{name}.tokens` (before the mixer) and `{name}.super_tokens` (behind it).
 
     Args:
         block: Attention and MLP of the window.
@@ -109,17 +111,24 @@ class LocalLayer(nn.Module):
         grid: Tuple[int, int],
         mask: Optional[Tensor] = None,
         collect: Optional[Dict[str, Tensor]] = None,
-        leave_patches: bool = False,
+        super_only: bool = False,
     ) -> Tensor:
-        x = self.block(x, mask, collect, leave_patches)
+        x = self.block(x, mask, collect, super_only)
         if collect is not None:
-            collect[self.name + ".tokens"] = x.clone()
+            return self.collected(x, grid, collect)
         if self.mixer is not None:
             super_tokens = x[:, :, 0].clone()  # the gradient needs them as they were before the mixer
-            x = add_to_super_tokens(x, self.mixer(super_tokens, grid, collect))
-        if collect is not None:
-            collect[self.name + ".super_tokens"] = x[:, :, 0]
+            x = add_to_super_tokens(x, self.mixer(super_tokens, grid))
         return x
+
+    def collected(self, x: Tensor, grid: Tuple[int, int], collect: Dict[str, Tensor]) -> Tensor:
+        """Mixes as forward does, but goes on with the tensors that it collects, so that gradients reach them."""
+        collect[self.name + ".tokens"] = x
+        super_tokens = x[:, :, 0]
+        if self.mixer is not None:
+            super_tokens = super_tokens + self.mixer(super_tokens, grid, collect)
+        collect[self.name + ".super_tokens"] = super_tokens
+        return torch.cat([super_tokens.unsqueeze(2), x[:, :, 1:]], dim=2)
 
 
 class GlobalLayer(nn.Module):

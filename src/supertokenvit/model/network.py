@@ -17,10 +17,13 @@ from torch import Tensor, nn
 
 from .architecture import Architecture
 from .layers import Block, ClassLayer, GlobalLayer, LocalLayer
+from .learned_grid import LearnedGrid
 from .mixer import Mixer
 from .stem import Stem
-from .timm_contract import TimmContract, check_pool
-from .windows import LearnedGrid, Windows, patch_grid_size, super_token_map
+from .timm_contract import TimmContract, check_count, check_pool, check_rate
+from .windows import Windows, patch_grid_size, super_token_map
+
+ALL_LAYERS = 1 << 30  # as the number of the last layer to run
 
 
 class SuperTokenTransformer(TimmContract):
@@ -32,7 +35,7 @@ class SuperTokenTransformer(TimmContract):
         in_chans: Channels of the image.
         num_classes: K; 0 for no classifier, the output is then the pooled features [B, C].
         global_pool: "token" (class layers), "avg" (mean of the Super tokens) or "" (none: the output stays a map).
-        img_size: At which positions and Super tokens are learned; every other size works too, they are resized to it.
+        img_size: Size at which positions and Super tokens are learned; they are resized for every other one.
         drop_rate: Dropout before the classifier.
         proj_drop_rate: Dropout after the projections of attention and MLP.
         attn_drop_rate: Dropout of the attention weights.
@@ -44,7 +47,7 @@ class SuperTokenTransformer(TimmContract):
 
     Raises:
         TypeError: An argument that is no field of Architecture.
-        ValueError: An impossible value of one; the message names it.
+        ValueError: An impossible value; the message names the argument.
     """
 
     def __init__(
@@ -67,6 +70,13 @@ class SuperTokenTransformer(TimmContract):
         dd = {"device": device, "dtype": dtype}
         a = self.architecture = Architecture(**architecture)
         check_pool(global_pool, a.class_layers > 0)
+        check_count("in_chans", in_chans, least=1)
+        check_count("num_classes", num_classes, least=0)
+        rates = {"drop_rate": drop_rate, "proj_drop_rate": proj_drop_rate, "attn_drop_rate": attn_drop_rate}
+        for name, rate in (rates | {"drop_path_rate": drop_path_rate}).items():
+            check_rate(name, rate)
+        if weight_init not in ("", "skip"):
+            raise ValueError(f"weight_init={weight_init!r}: must be '' or 'skip'")
         self.in_chans = in_chans
         self.num_classes = num_classes
         self.num_features = self.head_hidden_size = a.width
@@ -116,24 +126,62 @@ class SuperTokenTransformer(TimmContract):
     def forward_features(self, x: Tensor, collect: Optional[Dict[str, Tensor]] = None) -> Tensor:
         """Images [B, in_chans, H, W] -> the Super tokens of all windows as a map [B, C, gh, gw].
 
+        A network that was pruned to a local layer gives its patch tokens instead, [B, C, h, w].
+
         Args:
             x: Images of any size.
-            collect: A dict to fill with intermediates by name: `local.0.attention`, `local.0.tokens`,
-                `local.0.super_tokens`, `global.0.attention`, `global.0.super_tokens`, ...
+            collect: A dict to fill with intermediates by name: `local.0.attention`, `local.0.tokens` (before the
+                mixer), `local.0.super_tokens` (behind it), ..., `global.0.attention`, `global.0.super_tokens`, ...;
+                and with `grid` (gh, gw) and `size` (h, w), which place them. The computation goes on with the tensors
+                that are collected, so that gradients reach every one of them.
         """
+        x, _, grid, size = self.forward_tokens(x, collect)
+        x = self.norm(x)
+        return self.windows.patch_grid(x, grid, size) if self.ends_in_patches else super_token_map(x, grid)
+
+    def forward_tokens(
+        self,
+        x: Tensor,
+        collect: Optional[Dict[str, Tensor]] = None,
+        take: Optional[List[int]] = None,
+        last: int = ALL_LAYERS,
+    ) -> Tuple[Tensor, List[Tensor], Tuple[int, int], Tuple[int, int]]:
+        """Images [B, in_chans, H, W] -> the tokens behind the last layer: Super tokens [B, gh*gw, C].
+
+        Args:
+            x: Images of any size.
+            collect: As in forward_features.
+            take: Numbers of layers (local ones first) whose tokens are returned too.
+            last: Number of the last layer to run.
+
+        Returns:
+            The tokens; those of the layers in `take`, [B, gh*gw, T, C] of local and [B, gh*gw, C] of global layers; the
+            window grid (gh, gw); the patch grid (h, w).
+        """
+        taken: List[Tensor] = []
+        L = len(self.local_layers)
         x = self.stem(x)  # [B, C, h, w]
-        h, w = x.shape[2], x.shape[3]
+        size = (x.shape[2], x.shape[3])
         x, mask, grid = self.windows(x)  # [B, gh*gw, T, C]
         for i, layer in enumerate(self.local_layers):
-            # nobody reads the patch tokens that the last one would give: only who collects wants to see them
-            last = i == len(self.local_layers) - 1 and not self.ends_in_patches and collect is None
-            x = layer(x, grid, mask, collect, leave_patches=last)  # [B, gh*gw, T, C], in the end [B, gh*gw, 1, C]
-        if self.ends_in_patches:  # pruned to a local layer
-            return self.windows.patch_grid(self.norm(x), grid, (h, w))  # [B, C, h, w]
-        x = x[:, :, 0]  # [B, gh*gw, C]
-        for layer in self.global_layers:
-            x = layer(x, grid, collect)
-        return super_token_map(self.norm(x), grid)  # [B, C, gh, gw]
+            if i <= last:
+                # nobody reads the patch tokens that the last local layer would give, unless they are asked for
+                super_only = i == L - 1 and not self.ends_in_patches and collect is None
+                if super_only and take is not None and i in take:
+                    taken.append(layer(x, grid, mask))  # besides: what goes on stays the same to the last bit
+                x = layer(x, grid, mask, collect, super_only)  # [B, gh*gw, T, C], with super_only [B, gh*gw, 1, C]
+                if not super_only and take is not None and i in take:
+                    taken.append(x)
+        if not self.ends_in_patches:
+            x = x[:, :, 0]  # [B, gh*gw, C]: the patch tokens are left behind
+        for i, layer in enumerate(self.global_layers):
+            if L + i <= last:
+                x = layer(x, grid, collect)
+                if take is not None and L + i in take:
+                    taken.append(x)
+        if collect is not None:
+            collect["grid"], collect["size"] = torch.tensor(grid), torch.tensor(size)
+        return x, taken, grid, size
 
     def forward_head(self, x: Tensor, pre_logits: bool = False, collect: Optional[Dict[str, Tensor]] = None) -> Tensor:
         """Super tokens [B, C, gh, gw] -> logits [B, K], or the pooled features [B, C] with `pre_logits`.

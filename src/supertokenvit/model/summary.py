@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from .architecture import Architecture
-from .family import VARIANTS
+from .family import VARIANTS, architecture_of_variant
 
 
 def summaries() -> List[Dict[str, Any]]:
@@ -48,5 +47,5 @@ def changed(name: str, args: Dict[str, Any]) -> Dict[str, Any]:
     """
     if name not in VARIANTS:
         return {}
-    fields = asdict(Architecture(**{key: value for key, value in VARIANTS[name].items() if key != "img_size"}))
+    fields = asdict(architecture_of_variant(name))
     return {key: value for key, value in args.items() if key in fields and fields[key] != value}

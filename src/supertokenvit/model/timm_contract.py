@@ -18,9 +18,23 @@ POOLS = ("token", "avg", "")
 
 
 def check_pool(global_pool: str, has_class_layers: bool) -> None:
-    """Raises AssertionError for a pooling that a model cannot do."""
-    assert global_pool in POOLS, f"global_pool={global_pool!r}: must be one of {POOLS}"
-    assert global_pool != "token" or has_class_layers, "global_pool='token' needs class layers, and there are none"
+    """Raises ValueError for a pooling that a model cannot do."""
+    if global_pool not in POOLS:
+        raise ValueError(f"global_pool={global_pool!r}: must be one of {POOLS}")
+    if global_pool == "token" and not has_class_layers:
+        raise ValueError("global_pool='token' needs class layers, and there are none")
+
+
+def check_count(name: str, value: int, least: int) -> None:
+    """Raises ValueError for what is no whole number, or too small a one."""
+    if not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}={value!r}: must be a whole number of at least {least}")
+
+
+def check_rate(name: str, value: float) -> None:
+    """Raises ValueError for what is no probability below one."""
+    if not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ValueError(f"{name}={value!r}: must be from 0 to less than 1")
 
 
 class TimmContract(nn.Module):
@@ -62,39 +76,25 @@ class TimmContract(nn.Module):
             output_fmt: "NCHW" or "NHWC".
             intermediates_only: Return the list only, not the final features too.
         """
-        assert output_fmt in ("NCHW", "NHWC"), f"output_fmt={output_fmt!r}: must be NCHW or NHWC"
-        take_indices, max_index = feature_take_indices(len(self.feature_info), indices)
-        last = max_index if stop_early else len(self.feature_info) - 1
-        L = len(self.local_layers)
-        intermediates: List[Tensor] = []
+        if output_fmt not in ("NCHW", "NHWC"):
+            raise ValueError(f"output_fmt={output_fmt!r}: must be NCHW or NHWC")
+        depth, L = len(self.feature_info), len(self.local_layers)
+        take, deepest = feature_take_indices(depth, indices)
+        last = deepest if stop_early else depth - 1
+        x, taken, grid, size = self.forward_tokens(x, None, take, last)  # type: ignore[operator]
 
-        x = self.stem(x)
-        size = (x.shape[2], x.shape[3])
-        x, mask, grid = self.windows(x)
-        for i, layer in enumerate(self.local_layers):
-            if i <= last:
-                # above the last one goes what forward_features computes, to the last bit; the map is made besides
-                leave_patches = i == L - 1 and not self.ends_in_patches
-                y = layer.block(x, mask) if leave_patches and i in take_indices else None  # type: ignore[operator]
-                x = layer(x, grid, mask, None, leave_patches)
-                y = x if y is None else y
-                if i in take_indices:
-                    intermediates.append(self.windows.patch_grid(self.norm(y) if norm else y, grid, size))
-        final = x[:, :, 0]
-        for i, layer in enumerate(self.global_layers):
-            if L + i <= last:
-                final = layer(final, grid)
-                if L + i in take_indices:
-                    intermediates.append(super_token_map(self.norm(final) if norm else final, grid))
-        if output_fmt == "NHWC":
-            intermediates = [y.permute(0, 2, 3, 1) for y in intermediates]
+        intermediates: List[Tensor] = []
+        for i, y in zip(take, taken):  # noqa: B905 (torch.jit.script knows no strict)
+            y = self.norm(y) if norm else y
+            y = self.windows.patch_grid(y, grid, size) if i < L else super_token_map(y, grid)
+            intermediates.append(y.permute(0, 2, 3, 1) if output_fmt == "NHWC" else y)
         if intermediates_only:
             return intermediates
-        if last < len(self.feature_info) - 1:
+        if last < depth - 1:
             return intermediates[-1], intermediates
-        if self.ends_in_patches:
-            return self.windows.patch_grid(self.norm(x), grid, size), intermediates
-        return super_token_map(self.norm(final), grid), intermediates
+        x = self.norm(x)
+        x = self.windows.patch_grid(x, grid, size) if self.ends_in_patches else super_token_map(x, grid)
+        return x, intermediates
 
     @torch.jit.ignore
     def prune_intermediate_layers(

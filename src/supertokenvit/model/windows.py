@@ -1,95 +1,36 @@
-"""Patch grid <-> windows, padding and its mask, and grids of learned vectors that fit any size. Letters: network.py."""
+"""Windows: the patch grid is cut once, and stays cut until the patch tokens are left behind. Letters: network.py.
+
+With M = 2 a patch grid of 4 x 4 becomes gh x gw = 2 x 2 windows. Each window is one row of T = 1 + M*M tokens, and its
+Super token stands in front:
+
+    a b | c d          s0  a b e f        [B, C, h, w]
+    e f | g h          s1  c d g h     -> [B, C, gh, M, gw, M]
+    ----+----    ->    s2  i j m n     -> [B, gh*gw, M*M, C]
+    i j | k l          s3  k l o p     -> [B, gh*gw, T, C]
+    m n | o p
+
+Attention within windows is then plain attention over the rows, and what Super tokens do with each other is done on
+column 0 alone: no layer moves tokens again.
+
+A grid that does not fill whole windows is padded on the right and at the bottom. A mask of 0 (real) and -inf (padding)
+is added to the attention logits, so that padding is not attended to; it is cut off before anybody sees it. A grid that
+fills its windows takes neither padding nor mask.
+"""
 
 from typing import Optional, Tuple, Union
 
 import torch
 import torch.nn.functional as F
-from timm.layers import is_exporting, to_2tuple
+from timm.layers import to_2tuple
 from timm.models import register_notrace_function, register_notrace_module
 from torch import Tensor, nn
 
-
-@register_notrace_module  # reason: compares the asked size with its own
-class LearnedGrid(nn.Module):
-    """A learned vector for each position of a grid, resized (bicubic) when another size is asked for.
-
-    Resized grids are kept in eval mode without gradients, for up to 16 sizes, until the weight changes.
-
-    Args:
-        width: C, length of each vector.
-        size: Rows and columns at which it is learned.
-        device: Where the parameter is created.
-        dtype: Of the parameter.
-    """
-
-    def __init__(self, width: int, size: Tuple[int, int], *, device=None, dtype=None) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(1, width, size[0], size[1], device=device, dtype=dtype))
-        self._kept: dict = {}
-
-    def forward(self, rows: int, columns: int) -> Tensor:
-        """[1, C, rows, columns]"""
-        if not is_open(rows, columns) and (rows, columns) == (self.weight.shape[2], self.weight.shape[3]):
-            return self.weight
-        if torch.jit.is_scripting():
-            return self.resized(rows, columns)
-        return self._kept_or_resized(rows, columns)
-
-    def resized(self, rows: int, columns: int) -> Tensor:
-        """[1, C, rows, columns]"""
-        return resize_grid(self.weight, rows, columns)
-
-    @torch.jit.ignore
-    def resized_from(self, weight: Tensor) -> Tensor:
-        """A checkpoint's grid [1, C, any, any] at the size of this one."""
-        rows, columns = self.weight.shape[2:]
-        return weight if weight.shape[2:] == (rows, columns) else resize_grid(weight, rows, columns)
-
-    @torch.jit.unused
-    def _kept_or_resized(self, rows: int, columns: int) -> Tensor:
-        weight = self.weight
-        # functional_call puts plain or functorch tensors in the parameter's place: those must not be kept
-        keep = not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
-        if not keep or type(weight) is not nn.Parameter or weight.is_inference():
-            return self.resized(rows, columns)
-        state = (weight._version, weight.data_ptr(), weight.dtype, weight.device)
-        if self._kept.get("state") != state or len(self._kept) == 2 + 16 and (rows, columns) not in self._kept:
-            # holding the weight's memory keeps a later weight from having the same address
-            self._kept = {"state": state, "weight": weight.detach()}
-        if (rows, columns) not in self._kept:
-            self._kept[rows, columns] = self.resized(rows, columns)
-        return self._kept[rows, columns]
-
-    def train(self, mode: bool = True) -> "LearnedGrid":
-        self._kept = {}
-        return super().train(mode)
-
-    @torch.jit.ignore
-    def set_size(self, rows: int, columns: int) -> None:
-        """Learn at another size from now on; what was learned is resized."""
-        if (rows, columns) != tuple(self.weight.shape[2:]):
-            with torch.no_grad():
-                resized = self.resized(rows, columns)
-            self.weight = nn.Parameter(resized, requires_grad=self.weight.requires_grad)
-
-
-def is_open(rows: int, columns: int) -> bool:
-    """Whether a graph is being exported that is to serve every size: it has to take the general path."""
-    return is_exporting() and not (isinstance(rows, int) and isinstance(columns, int))
-
-
-def resize_grid(grid: Tensor, rows: int, columns: int) -> Tensor:
-    """[1, C, any, any] -> [1, C, rows, columns], bicubic in at least float32."""
-    precise = grid if grid.dtype == torch.float64 else grid.float()
-    return F.interpolate(precise, size=[rows, columns], mode="bicubic", align_corners=False).to(grid.dtype)
+from .learned_grid import LearnedGrid, is_open
 
 
 @register_notrace_module  # reason: padding and mask depend on the size
 class Windows(nn.Module):
-    """Cuts the patch grid into windows of side M and puts the Super token of its position in front of each.
-
-    A grid that does not fill whole windows is padded on the right and at the bottom, and a mask keeps the padding from
-    being attended to; one that does takes no padding and no mask.
+    """Adds positions to the patches, cuts them into windows, and puts the learned Super token of each place in front.
 
     Args:
         width: C, channels of a token.
@@ -106,11 +47,11 @@ class Windows(nn.Module):
         self.super_tokens = LearnedGrid(width, self.window_grid(grid_size), device=device, dtype=dtype)
 
     def window_grid(self, grid_size: Tuple[int, int]) -> Tuple[int, int]:
-        """[gh, gw] for a patch grid of [h, w]."""
-        return -(-grid_size[0] // self.side), -(-grid_size[1] // self.side)
+        """Returns (gh, gw) for a patch grid of (h, w)."""
+        return at_least(grid_size[0], self.side), at_least(grid_size[1], self.side)
 
     def set_grid_size(self, grid_size: Tuple[int, int]) -> None:
-        """Learn positions and Super tokens at another patch grid from now on."""
+        """Learns positions and Super tokens at another patch grid from now on."""
         self.positions.set_size(*grid_size)
         self.super_tokens.set_size(*self.window_grid(grid_size))
 
@@ -127,7 +68,7 @@ class Windows(nn.Module):
             x = F.pad(x, (0, gw * M - w, 0, gh * M - h))
             mask = self.padding_mask(x, h, w).repeat(B, 1, 1, 1)
         x = x.reshape(B, C, gh, M, gw, M).permute(0, 2, 4, 3, 5, 1).reshape(B, gh * gw, M * M, C)
-        super_tokens = self.super_tokens(gh, gw).flatten(2).transpose(1, 2).unsqueeze(2)
+        super_tokens = self.super_tokens(gh, gw).flatten(2).transpose(1, 2).unsqueeze(2)  # [1, gh*gw, 1, C]
         return torch.cat([super_tokens.expand(B, -1, -1, -1), x], dim=2), mask, (gh, gw)
 
     def padding_mask(self, padded: Tensor, h: int, w: int) -> Tensor:
@@ -157,12 +98,25 @@ def add_to_super_tokens(x: Tensor, update: Tensor) -> Tensor:
     return x
 
 
+def at_least(length: int, unit: int) -> int:
+    """Counts the units that hold a length.
+
+    Written so that an exported graph computes it rightly too: the integer division of ONNX rounds towards zero, where
+    Python's `-(-length // unit)` rounds down.
+    """
+    return (length + unit - 1) // unit
+
+
 def patch_grid_size(img_size: Union[int, Tuple[int, int]], stride: int) -> Tuple[int, int]:
-    """(h, w), rows and columns of patch tokens of an image of (H, W) pixels."""
-    H, W = to_2tuple(img_size)
-    if min(H, W) < 1:
-        raise ValueError(f"img_size={img_size}: must be at least 1 pixel")
-    return -(-H // stride), -(-W // stride)
+    """Returns (h, w), rows and columns of patch tokens of an image of (H, W) pixels.
+
+    Raises:
+        ValueError: The image has no pixel.
+    """
+    sides = to_2tuple(img_size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
+        raise ValueError(f"img_size={img_size!r}: must be one or two whole numbers of at least 1")
+    return at_least(sides[0], stride), at_least(sides[1], stride)
 
 
 def super_token_map(x: Tensor, grid: Tuple[int, int]) -> Tensor:

@@ -8,6 +8,7 @@ from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.models import get_pretrained_cfg, is_model_pretrained
 from torch import nn
 
+from ..model.family import is_variant
 from ..model_folder import WEIGHTS_FILE, architecture_of, is_trained, load_model
 from .recipe import Recipe, RecipeError
 
@@ -73,7 +74,7 @@ def _named(recipe: Recipe, cfg: dict[str, Any]) -> str:
     if recipe.model is not None and recipe.model.partition(".")[0] != architecture:
         raise RecipeError(f"model={recipe.model}, but {recipe.init} holds a {architecture}: leave model out")
     tagged = f"{architecture}.{cfg.get('tag')}"  # timm's preprocessing differs by tag
-    return tagged if not architecture.startswith("stt_") and is_model_pretrained(tagged) else architecture
+    return tagged if not is_variant(architecture) and is_model_pretrained(tagged) else architecture
 
 
 def build(recipe: Recipe, num_classes: int, **weights: Any) -> nn.Module:
@@ -92,7 +93,7 @@ def build(recipe: Recipe, num_classes: int, **weights: Any) -> nn.Module:
     while True:
         try:
             cfg = get_pretrained_cfg(recipe.model)
-            if recipe.model.startswith("stt_") or (cfg is not None and cfg.fixed_input_size):
+            if is_variant(recipe.model) or (cfg is not None and cfg.fixed_input_size):
                 args.setdefault("img_size", recipe.img_size)
             return timm.create_model(recipe.model, num_classes=num_classes, **weights, **args)
         except (RuntimeError, TypeError, ValueError, AssertionError, LookupError, OSError) as error:
