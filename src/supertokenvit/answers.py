@@ -49,6 +49,8 @@ def predict_and_print(
         UsageError: The ending of `out` is none of these.
     """
     keep_freed_memory()
+    if out is not None:
+        check_ending(Path(out))
     files = find_images(images)
     predictor = load(model, **options)
     topk = min(topk, len(predictor.classes))
@@ -58,18 +60,18 @@ def predict_and_print(
         print(known, file=sys.stderr)
     width = min(WIDEST, max((len(printable(file)) for file in files), default=0))
     bad, began = 0, time.monotonic()
-    for row in watched(predictor.predict(files, topk, batch_size), len(files), hidden=out is None):
+    rows = watched(predictor.predict(files, topk, batch_size), len(files), hidden=out is None)
+    for row in rows if writer is None else writer.kept(rows):
         if row.error is not None:
             bad += 1
             print(f"supertokenvit: {row.file}: {row.error}", file=sys.stderr)
         if writer is not None:
-            writer.add(row)
-        elif as_json:
+            continue
+        if as_json:
             print(json_line(row))
         elif row.error is None:
             print(as_line(row, width))
     if writer is not None:
-        writer.close()
         seconds = time.monotonic() - began
         print(f"written: {out} ({len(files):,} images, {len(files) / max(seconds, 1e-9):,.0f} images/s)")
     if bad:
@@ -116,9 +118,14 @@ class Writer(ABC):
     def finish(self) -> None:
         """Writes what is left and closes the file."""
 
-    def close(self) -> None:
-        """Finishes the file and gives it its name."""
-        self.finish()
+    def kept(self, rows: Iterator[Prediction]) -> Iterator[Prediction]:
+        """Writes answers as they pass, and gives the file its name behind the last; what breaks off stays NAME.part."""
+        try:
+            for row in rows:
+                self.add(row)
+                yield row
+        finally:
+            self.finish()
         self.part.replace(self.path)
 
 
@@ -196,12 +203,17 @@ class Parquet(Writer):
 WRITERS: dict[str, type[Writer]] = {".csv": Csv, ".jsonl": JsonLines, ".parquet": Parquet}
 
 
+def check_ending(path: Path) -> None:
+    """Raises UsageError for a file whose ending is not known."""
+    if path.suffix.lower() not in WRITERS:
+        raise UsageError(f"--out {path}: must end in {', '.join(WRITERS)}")
+
+
 def writer_for(path: Path, topk: int) -> Writer:
     """Opens the file of answers that an ending asks for.
 
     Raises:
         UsageError: The ending is not known, or its library is missing.
     """
-    if path.suffix.lower() not in WRITERS:
-        raise UsageError(f"--out {path}: must end in {', '.join(WRITERS)}")
+    check_ending(path)
     return WRITERS[path.suffix.lower()](path, topk)

@@ -37,11 +37,11 @@ class Preprocess:
     """Turns an image into the square of pixels that the network sees: timm's evaluation transform, kept as uint8.
 
     Args:
-        config: A timm data config: input_size, interpolation, crop_pct, crop_mode, mean (of the border's colour).
+        config: A timm data config: input_size, interpolation, crop_pct, crop_mode, mean.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
-        names = ("input_size", "interpolation", "crop_pct", "crop_mode")
+        names = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean")  # the mean is the colour of a border
         self.transform = create_transform(is_training=False, normalize=False, **{n: config[n] for n in names})
         self.side: tuple[int, int] = tuple(config["input_size"][-2:])  # height and width
         self.scaled = [math.floor(side / config["crop_pct"]) for side in self.side]

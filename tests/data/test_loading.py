@@ -158,7 +158,13 @@ def test_batches_of_evaluation_are_whole_tensors_with_the_places_of_the_images(t
         path = Path(source.name(i))
         path.write_bytes(path.read_bytes()[:100])
     preprocess = Preprocess(
-        {"input_size": (3, 16, 16), "interpolation": "bicubic", "crop_pct": 1, "crop_mode": "center"}
+        {
+            "input_size": (3, 16, 16),
+            "interpolation": "bicubic",
+            "crop_pct": 1,
+            "crop_mode": "center",
+            "mean": (0.5, 0.5, 0.5),
+        }
     )
     for workers in (0, 2):
         found = list(eval_batches(source, preprocess, 3, workers))

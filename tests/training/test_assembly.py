@@ -11,7 +11,13 @@ from supertokenvit.training.run import train_recipe
 
 from .conftest import TINY, make_folder
 
-DATA = {"input_size": (3, 16, 16), "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "center"}
+DATA = {
+    "input_size": (3, 16, 16),
+    "interpolation": "bicubic",
+    "crop_pct": 1.0,
+    "crop_mode": "center",
+    "mean": (0.5, 0.5, 0.5),
+}
 
 
 def test_validation_images_without_any_label_are_refused_before_the_first_step(tmp_path):
