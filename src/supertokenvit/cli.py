@@ -31,11 +31,13 @@ def train(argv: Sequence[str]) -> None:
     from .command_line import Parser
     from .training.recipe import GROUPS, RESUMABLE, Recipe
 
-    parser = Parser(prog="supertokenvit train", description="Train a model on your images.")
-    parser.add_argument("--recipe", action="config", help="YAML file of the options below")
+    parser = Parser(
+        prog="supertokenvit train", description="Train a model on your images.", usage="%(prog)s --data DATA [options]"
+    )
+    parser.add_argument("--recipe", action="config", help="YAML file with values of these options")
     parser.add_argument("--resume", default=None, help="Run folder to go on with")
     parser.add_class_arguments(Recipe, fail_untyped=True)
-    parser.put_under_headings(GROUPS)
+    parser.put_under_headings({"most used": GROUPS["most used"], "begin or go on": ("recipe", "resume"), **GROUPS})
     given = parser.parse_args(list(argv)).as_dict()
     given.pop("recipe", None)
     folder = given.pop("resume")
@@ -86,7 +88,7 @@ def predict(argv: Sequence[str]) -> None:
     parser = Parser(prog="supertokenvit predict", description="Say what is on images.")
     parser.add_argument("images", type=str, nargs="+", help="Files, or folders of them")
     parser.add_argument("--model", type=str, default=None, help=f"{MODEL}; the best of those")
-    parser.add_argument("--out", type=str, default=None, help="Also write the answers to this .csv, .jsonl or .parquet")
+    parser.add_argument("--out", type=str, default=None, help="File for the answers: .csv, .jsonl or .parquet")
     parser.add_argument("--json", action="store_true", help="Print a line of JSON for each image")
     parser.add_argument("--topk", type=PositiveInt, default=5, help="Classes to name")
     parser.add_argument("--tta", **TTA)

@@ -65,7 +65,7 @@ def check(data: str | os.PathLike, *, workers: int | None = None, console: Conso
         >>> import supertokenvit
         >>> report = supertokenvit.check("digits")
         >>> report.images["test"], report.fatal
-        (360, [])
+        (359, [])
     """
     console, report = console or Console(quiet=True), Report()
     try:
