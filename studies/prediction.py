@@ -1,9 +1,12 @@
 """Measures how fast `supertokenvit predict` answers beside the bare model, and how fast the command starts.
 
-python -m studies.prediction --images FOLDER [--photos FOLDER] [--count 2000] [--rounds 5]
+python -m studies.prediction --images FOLDER --photos FOLDER [--count 2500] [--rounds 5] [--run RUN --data DATA]
 
 IMAGES holds small image files (CIFAR-10's test images), PHOTOS some photographs, of which files of 12 megapixels are
-made in a temporary folder. What is compared takes turns in one process; nothing else may run meanwhile. The rows go to
+made in a temporary folder. RUN was trained on photographs, and DATA are labelled ones: what the decoder's reduction of
+JPEGs changes in its answers goes to results/prediction/reduction.csv.
+
+What is compared takes turns in one process; nothing else may run meanwhile. The rows go to
 results/prediction/rows.csv: medians with quartiles, and ratios within each round.
 """
 
@@ -23,14 +26,17 @@ from PIL import Image
 
 from supertokenvit.benchmarking.report import quartiles
 from supertokenvit.data.listing import find_images
+from supertokenvit.data.splits import read_splits
+from supertokenvit.evaluation import evaluate_source
 from supertokenvit.machine import best_precision, environment, keep_freed_memory
 from supertokenvit.prediction import Predictor, load, read_picture
+from supertokenvit.preprocessing import Preprocess
 
 from .common import RESULTS, commit, now, write_rows
 
 MODEL = "stt_micro.cifar10"
 PHOTO = (4000, 3000)
-PHOTOS = 60
+PHOTOS, COPIES = 60, 4
 COMMAND = [sys.executable, "-m", "supertokenvit.cli"]
 BARE_IMPORT = [sys.executable, "-c", "import torch, timm"]
 
@@ -70,15 +76,41 @@ def make_photos(folder: Path, photos: Sequence[Path]) -> list[Path]:
         made.append(folder / f"{number:03}.jpg")
         with Image.open(photo) as image:
             image.convert("RGB").resize(PHOTO, Image.Resampling.BICUBIC).save(made[-1], quality=90)
-    return made
+    return [file for file in made for _ in range(COPIES)]
+
+
+class Whole(Preprocess):
+    """Preprocessing for which no image is large enough, so that every JPEG is decoded whole."""
+
+    enough = 10**9
+
+
+def reduction(run: str, data: str) -> list[dict[str, Any]]:
+    """Measures a model on each split of labelled photographs, with JPEGs decoded whole and as `predict` does."""
+    rows = []
+    for split, source in read_splits(data).items():
+        whole, reduced = load(run, device="cpu"), load(run, device="cpu")
+        whole.preprocess = Whole(whole.data_config)
+        row: dict[str, Any] = {"split": split, "images": len(source), "side": reduced.preprocess.side[0]}
+        for name, predictor in (("whole", whole), ("reduced", reduced)):
+            row[f"{name}_top1"] = evaluate_source(predictor, source, progress=False).top1
+        files = [Path(source.name(i)) for i in range(len(source))]
+        answers = [list(predictor.predict(files, topk=1)) for predictor in (whole, reduced)]
+        row["same_answer"] = sum(a.labels == b.labels for a, b in zip(*answers, strict=True)) / len(source)
+        rows.append(row | {"date": now(), "commit": commit()} | environment())
+        print(f"{split}: {row}", flush=True)
+    return rows
 
 
 def rates(files: Sequence[Path], what: str, rounds: int) -> list[dict[str, Any]]:
     """Measures the model alone, the Predictor and the whole command on files; ratios are to the model alone."""
     predictor, gaining = load(MODEL, device="cpu"), load(MODEL, device="cpu", precision="auto")
+    thorough = load(MODEL, device="cpu")
+    thorough.preprocess = Whole(thorough.data_config)
     calls: dict[str, Callable[[], Any]] = {
         "the model alone": bare(predictor, files, 64),
         "Predictor": lambda: list(predictor.predict(files)),
+        "Predictor, JPEGs decoded whole": lambda: list(thorough.predict(files)),
         "supertokenvit predict --json": command(*COMMAND, "predict", "--model", MODEL, "--json", *map(str, files)),
         "the model alone, precision auto": bare(gaining, files, 64),
         "Predictor, precision auto": lambda: list(gaining.predict(files)),
@@ -117,10 +149,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="folder of small image files")
     parser.add_argument("--photos", type=Path, required=True, help="folder of photographs")
-    parser.add_argument("--count", type=int, default=2000, help="small files to answer for")
+    parser.add_argument("--run", help="run folder of a model that was trained on photographs")
+    parser.add_argument("--data", help="labelled photographs")
+    parser.add_argument("--count", type=int, default=2500, help="small files to answer for")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each")
     args = parser.parse_args(argv)
     keep_freed_memory()
+    if args.run and args.data:
+        write_rows(RESULTS / "prediction" / "reduction.csv", reduction(args.run, args.data))
     every = find_images([str(args.images)])
     files = every[:: max(1, len(every) // args.count)][: args.count]
     photos = find_images([str(args.photos)])

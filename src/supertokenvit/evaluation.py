@@ -133,7 +133,7 @@ def open_labelled(card: ModelCard, data: str | None, split: str | None) -> tuple
     spec = data or card.data
     if spec is None:
         raise EvaluationError("--data is missing: the model does not say what it was trained on")
-    return open_split(spec, split, trained_on=trained_on(card), own_data=data is None)
+    return open_split(spec, split, trained_on=trained_on(card), must_be_known=data is None)
 
 
 def trained_on(card: ModelCard) -> TrainedOn | None:

@@ -54,7 +54,7 @@ def test_each_kind_of_bad_file_is_named(tmp_path):
     assert len(report.damaged) == 4 and "4 damaged" in text and not report.fatal
 
 
-def test_duplicates_across_parts_and_labels_are_named(tmp_path):
+def test_duplicates_across_splits_and_labels_are_named(tmp_path):
     data = tmp_path / "data"
     make_folder(data / "train")
     make_folder(data / "val", per_class=3, seed=1)
@@ -90,7 +90,7 @@ def test_everything_is_decoded_though_it_is_handed_out_in_portions(tmp_path, mon
     assert len(report.damaged) == 1 and "last.png" in report.damaged[0]
 
 
-def test_class_in_one_part_only_is_named(tmp_path):
+def test_class_in_one_split_only_is_named(tmp_path):
     make_folder(tmp_path / "data" / "train", classes=("a", "b", "c"))
     make_folder(tmp_path / "data" / "val", classes=("a", "b"), per_class=3, seed=1)
     report, _ = checked(tmp_path / "data")

@@ -1,4 +1,4 @@
-"""`supertokenvit check-data`: decode everything, and name what is wrong before training finds it."""
+"""Decodes a whole data set and names what is wrong with it, before training finds it (`supertokenvit check-data`)."""
 
 import hashlib
 import os
@@ -14,14 +14,21 @@ from rich.progress import Progress
 from rich.table import Table
 
 from .decode import BadImage, in_threads, printable
-from .listing import is_image_name, list_files
+from .listing import has_image_ending, list_files
 from .sources import DataError, Source
 from .splits import open_splits
 
 
 @dataclass
 class Finding:
-    """What decoding an image showed."""
+    """What decoding an image showed.
+
+    Args:
+        digest: A digest of its pixels, if it could be decoded.
+        size: Its width and height, if it could be decoded.
+        error: A line that says what is wrong with it, or None.
+        unreadable: Whether its file could not even be read.
+    """
 
     digest: str = ""
     size: tuple[int, int] | None = None
@@ -34,11 +41,11 @@ class Report:
     """What is wrong with a data set.
 
     Args:
-        images: Number of images in each split.
+        images: The number of images in each split.
         damaged: A line for each image that cannot be used.
         duplicates: A line for each image that stands in two splits, or in two classes.
-        strange: Further things to know of.
-        fatal: Why training on it would fail; empty if it would not.
+        strange: A line for each further remark.
+        fatal: A line for each reason why training would fail.
     """
 
     images: dict[str, int] = field(default_factory=dict)
@@ -49,7 +56,7 @@ class Report:
 
     @property
     def problems(self) -> list[str]:
-        """Everything that is wrong or strange."""
+        """All lines of the report."""
         return self.damaged + self.duplicates + self.strange + self.fatal
 
 
@@ -90,7 +97,7 @@ def check(data: str | os.PathLike, *, workers: int | None = None, console: Conso
             report.strange.append(f"{len(bad)} damaged validation images: training stops unless --skip_damaged true")
     report.fatal += too_few_classes(splits.train, findings["train"])
     report.duplicates = find_duplicates(sources, findings)
-    report.strange += odd_classes(sources, splits.own_val)
+    report.strange += odd_classes(sources, splits.val_is_own)
     if Path(data).is_dir():
         report.strange += other_files(Path(data))
     print_report(report, sources, findings, console)
@@ -109,7 +116,7 @@ def check_and_print(data: str, workers: int | None = None) -> None:
 
 
 def decode_all(sources: dict[str, Source], workers: int, console: Console) -> dict[str, list[Finding]]:
-    """Decodes all images and returns a finding for each, by split."""
+    """Decodes all images, and returns what that showed of each image of each split."""
 
     def look(source: Source, i: int) -> Finding:
         try:
@@ -153,14 +160,14 @@ def find_duplicates(sources: dict[str, Source], findings: dict[str, list[Finding
 
 
 def counts(source: Source) -> np.ndarray:
-    """Images of each class."""
+    """Counts the images of each class."""
     if source.multi_label:
         return source.targets.sum(0).astype(int)
     return np.bincount(source.targets, minlength=len(source.classes))
 
 
 def too_few_classes(train: Source, findings: list[Finding]) -> list[str]:
-    """A line if the training images that can be decoded are all of one class."""
+    """Returns a line if the training images that can be decoded are all of one class."""
     if train.multi_label:
         return []
     usable = {int(target) for target, finding in zip(train.targets, findings, strict=True) if finding.size}
@@ -169,32 +176,30 @@ def too_few_classes(train: Source, findings: list[Finding]) -> list[str]:
     return [f"only training images of one class can be decoded: {train.classes[usable.pop()]}"]
 
 
-def odd_classes(sources: dict[str, Source], own_val: bool) -> list[str]:
-    """Names classes that one split lacks, or that are very rare."""
+def odd_classes(sources: dict[str, Source], val_is_own: bool) -> list[str]:
+    """Finds classes that one split lacks, or that are very rare."""
     lines = []
     for name, source in sources.items():
         lacking = [c for c, n in zip(source.classes, counts(source), strict=True) if n == 0]
-        if lacking and (name != "val" or own_val):
+        if lacking and (name != "val" or val_is_own):
             lines.append(f"the {name} split has no image of: {', '.join(lacking)}")
     rare = [c for c, n in zip(sources["train"].classes, counts(sources["train"]), strict=True) if 0 < n < 5]
     return lines + ([f"fewer than five training images of: {', '.join(rare)}"] if rare else [])
 
 
 def other_files(root: Path) -> list[str]:
-    """Names files that are no images by their names, and that training therefore does not see."""
+    """Finds files that are no images by their ending, so that training does not see them."""
     known = {"labels.csv", "classes.txt", "readme.md", "readme.txt", "license", "license.txt", "attribution.txt"}
-    found = [root / file for file in list_files(root) if not is_image_name(file)]
-    return [
-        f"not an image by its name, left out: {printable(path)}"
-        for path in found
-        if path.name.lower() not in known and path.name[0] != "."
+    found = [
+        file for file in list_files(root) if not has_image_ending(file) and os.path.basename(file).lower() not in known
     ]
+    return [f"not an image by its ending, left out: {printable(root / file)}" for file in found]
 
 
 def print_report(
     report: Report, sources: dict[str, Source], findings: dict[str, list[Finding]], console: Console
 ) -> None:
-    """Tables of counts and sizes, then the problems."""
+    """Prints tables of counts and sizes, then the problems."""
     classes = sources["train"].classes
     table = Table("class", *sources, title="images")
     numbers = {name: counts(source) for name, source in sources.items()}

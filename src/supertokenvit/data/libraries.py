@@ -1,4 +1,4 @@
-"""Labelled images that come through other libraries: Hugging Face, torchvision, scikit-learn."""
+"""Makes sources of data sets that come through other libraries: Hugging Face, torchvision, scikit-learn."""
 
 import io
 from collections.abc import Callable
@@ -9,15 +9,18 @@ import numpy as np
 from PIL import Image
 
 from .decode import to_rgb
-from .sources import SPLIT_NAMES, DataError, Source, Subset, stratified_split
+from .sources import SPLIT_NAMES, DataError, Source
 
 
 class HfSource(Source):
     """A split of a Hugging Face dataset.
 
     Args:
-        table: The split.
-        what: For messages.
+        table: The split, a `datasets.Dataset`.
+        what: What messages call the split.
+
+    Raises:
+        DataError: There is no column of images or of labels, no row, or a row without a label.
     """
 
     def __init__(self, table: Any, what: str) -> None:
@@ -46,7 +49,7 @@ class HfSource(Source):
             self.targets = np.array(numbers, dtype=np.int64)
 
     def name(self, i: int) -> str:
-        # Arrow's row is a view: the image in it is not read
+        # A row in Arrow's format is a view, so the image in it is not read.
         return self.rows[i].column(self.column)[0]["path"].as_py() or f"{self.what}/{i}"
 
     def read(self, i: int) -> bytes:
@@ -55,7 +58,14 @@ class HfSource(Source):
 
 
 def open_hf(name: str) -> dict[str, Source]:
-    """A Hugging Face dataset: a folder from save_to_disk, or what datasets.load_dataset takes."""
+    """Opens a Hugging Face dataset.
+
+    Args:
+        name: A folder from save_to_disk, or what datasets.load_dataset takes.
+
+    Raises:
+        DataError: The library is missing or cannot load the dataset, or HfSource finds no labelled images in it.
+    """
     try:
         import datasets
     except ImportError:
@@ -71,13 +81,13 @@ def open_hf(name: str) -> dict[str, Source]:
 
 
 class Arrays(Source):
-    """Images that are at hand as PIL images or arrays.
+    """Images that a function gives by their index.
 
     Args:
         get: Gives the image of an index.
-        classes: Names.
-        targets: Class numbers.
-        what: For names.
+        classes: The names of the classes.
+        targets: The class number of each image.
+        what: The name of the data set; the names of the images begin with it.
     """
 
     def __init__(self, get: Callable[[int], Image.Image], classes: list[str], targets: np.ndarray, what: str) -> None:
@@ -96,22 +106,30 @@ class Arrays(Source):
 
 
 def open_torchvision(name: str) -> dict[str, Source]:
-    """One of torchvision's named sets by timm's name, such as cifar10; `cifar10:FOLDER` says where it lies."""
+    """Opens one of torchvision's data sets, and downloads it if it is not there.
+
+    Args:
+        name: timm's name for it, such as cifar10; `cifar10:FOLDER` says where it lies.
+
+    Raises:
+        DataError: It is not known or cannot be downloaded.
+    """
     from timm.data import create_dataset
 
     name, _, root = name.partition(":")
     where = root or str(Path.home() / ".cache" / "supertokenvit" / name)
     splits: dict[str, Source] = {}
 
-    def open_one(split: str, download: bool) -> Any:
+    def create(split: str, download: bool) -> Any:
         return create_dataset(f"torch/{name}", root=where, split=split, download=download)
 
-    for split in ("train", "validation"):
+    # torchvision's sets have train and test; timm calls the latter validation.
+    for split, called in (("train", "train"), ("test", "validation")):
         try:
             try:
-                data = open_one(split, download=False)
-            except RuntimeError:  # torchvision's, when it is not there, or not all of it
-                data = open_one(split, download=True)
+                data = create(called, download=False)
+            except RuntimeError:  # torchvision raises it when the data is not there, or not all of it
+                data = create(called, download=True)
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise DataError(f"torch/{name}: {reason} (looked in {where})") from error
@@ -119,18 +137,15 @@ def open_torchvision(name: str) -> dict[str, Source]:
         numbers = data.targets if hasattr(data, "targets") else [t for _, t in data]  # MNIST's are a tensor
         targets = np.array([int(t) for t in numbers], dtype=np.int64)
         classes = classes or [str(k) for k in range(targets.max() + 1)]
-        # torchvision's sets have train and test; timm calls the latter validation
-        splits["train" if split == "train" else "test"] = Arrays(
-            PairImage(data), classes, targets, f"torch/{name}/{split}"
-        )
+        splits[split] = Arrays(PairImage(data), classes, targets, f"torch/{name}/{called}")
     return splits
 
 
 class PairImage:
-    """The image of an (image, label) pair of a dataset.
+    """Gives the image of each (image, label) pair of a data set.
 
     Args:
-        data: The dataset.
+        data: The data set.
     """
 
     def __init__(self, data: Any) -> None:
@@ -141,7 +156,7 @@ class PairImage:
 
 
 class DigitImage:
-    """An image of scikit-learn's digits.
+    """Gives each image of scikit-learn's digits.
 
     Args:
         images: [N, 8, 8] with values from 0 to 16.
@@ -154,11 +169,9 @@ class DigitImage:
         return Image.fromarray(self.images[i])
 
 
-def open_digits() -> dict[str, Source]:
-    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels; a fifth of each is the test split, in a fixed order."""
+def open_digits() -> Source:
+    """Opens scikit-learn's 1,797 handwritten digits of 8 x 8 pixels."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
-    whole = Arrays(DigitImage(data.images), [str(k) for k in range(10)], data.target.astype(np.int64), "digits")
-    train, test = stratified_split(whole.targets, 0.2, 0)
-    return {"train": Subset(whole, train), "test": Subset(whole, test)}
+    return Arrays(DigitImage(data.images), [str(k) for k in range(10)], data.target.astype(np.int64), "digits")

@@ -1,86 +1,137 @@
-"""One rule for what an image file is, and the listing of folders by it; every verb uses both."""
+"""Finds image files in folders, and holds the one rule for which names are those of images.
 
+Training, evaluation, `check-data` and `predict` all list files here, so that they agree on what is in a folder.
+"""
+
+import errno
 import os
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from .decode import IMAGE_ENDINGS
+from .decode import IMAGE_ENDINGS, printable
 from .sources import DataError
 
+# what the system says of a link that leads nowhere, or in a circle
+BROKEN_LINK = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
-def is_image_name(name: str) -> bool:
-    """Says whether a path below a data folder, or the name of an archive's member, is that of an image.
 
-    Its ending is one of decode.IMAGE_ENDINGS in any case. Nothing on its way is hidden: a name that begins with a dot
-    (such as macOS's `._x.jpg`), or macOS's folder `__MACOSX`.
+def pieces(name: str | Path) -> tuple[str, ...]:
+    r"""Splits the path of a file below a data set's root into its folders and its name.
+
+    A backslash separates like a slash: archives that were packed on Windows may have CLASS\IMAGE.
+    """
+    return tuple(piece for piece in str(name).replace("\\", "/").split("/") if piece not in ("", "."))
+
+
+def is_image_name(name: str | Path) -> bool:
+    """Whether a path or an archive member is taken for an image.
+
+    Its ending must be one of IMAGE_ENDINGS, in small or capital letters. It must not be hidden, nor lie in a hidden
+    folder; nor may it be what macOS leaves beside the files of others (`._x.jpg`, `__MACOSX`).
 
     Args:
-        name: With slashes or backslashes between folders.
+        name: The path below the root of the data set. Folders above the root do not count.
     """
-    pieces = PurePosixPath(name.replace("\\", "/")).parts
-    if not pieces or PurePosixPath(pieces[-1]).suffix.lower() not in IMAGE_ENDINGS:
-        return False
-    return not any(piece.startswith((".", "__MACOSX")) for piece in pieces)
+    return is_image_path(pieces(name))
 
 
-def list_files(root: str | os.PathLike) -> list[str]:
-    """Lists the paths of all files below a folder, in order.
+def is_image_path(path: Sequence[str]) -> bool:
+    """Whether a path, given as its folders and its name, is taken for an image."""
+    return bool(path) and has_image_ending(path[-1]) and all(map(is_visible, path))
 
-    Folders that are links are entered, unless they lead back up to one that is being listed. Links to nothing are
-    left out.
+
+def has_image_ending(name: str) -> bool:
+    """Whether the name of a file ends as those of images do."""
+    return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS
+
+
+def is_visible(piece: str) -> bool:
+    """Whether a folder or file of this name is looked at."""
+    return not piece.startswith(".") and piece != "__MACOSX"
+
+
+def list_images(root: str | Path) -> list[str]:
+    """Lists the images below a folder as paths relative to it, in the order of their folders and names.
+
+    Args:
+        root: The folder.
 
     Raises:
-        DataError: A folder cannot be read.
+        DataError: The folder, or one below it, cannot be read.
     """
-    found: list[str] = []
-    _list(os.fspath(root), "", (os.path.realpath(root),), found)
-    return sorted(found, key=lambda file: file.split(os.sep))
+    return [file for file in list_files(root) if has_image_ending(file)]
 
 
-def _list(folder: str, below: str, above: tuple[str, ...], found: list[str]) -> None:
-    """Adds the files of a folder to those that were found.
+def list_files(root: str | Path) -> list[str]:
+    """Lists the visible files below a folder as paths relative to it, in the order of their folders and names.
+
+    Folders that are links are entered, unless they lead back up to a folder that is being listed, or above it. Links
+    that lead nowhere are skipped.
 
     Args:
-        folder: Its path.
-        below: The same, seen from where the listing began, with a slash at its end.
-        above: Real paths of the folders that the listing came through, this one last.
-        found: What to add to.
+        root: The folder.
+
+    Raises:
+        DataError: The folder, or one below it, cannot be read.
     """
+    files: list[str] = []
+    # Each entry is a path below the root. A folder has with it the real paths of the folders that lead to it and its
+    # own; a file has none.
+    waiting: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(root),))]
+    while waiting:
+        below, trail = waiting.pop()
+        if not trail:
+            files.append(below)
+            continue
+        for entry in reversed(_entries(os.path.join(root, below) if below else os.fspath(root))):
+            path = os.path.join(below, entry.name)
+            if _is(entry, folder=True):
+                real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(trail[-1], entry.name)
+                if not (entry.is_symlink() and any(_is_inside(folder, real) for folder in trail)):
+                    waiting.append((path, (*trail, real)))
+            elif _is(entry, folder=False):
+                waiting.append((path, ()))
+    return files
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """The visible entries of one folder in the order of their names; the system is asked about the folder only once."""
     try:
-        entries = list(os.scandir(folder))
+        with os.scandir(folder) as entries:
+            return sorted((e for e in entries if is_visible(e.name)), key=lambda e: os.path.normcase(e.name))
     except OSError as error:
-        raise DataError(f"{folder}: this folder cannot be read ({error.strerror})") from None
-    for entry in entries:
-        if entry.is_dir():
-            real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(above[-1], entry.name)
-            if not any(way == real or way.startswith(real + os.sep) for way in above):
-                _list(entry.path, below + entry.name + os.sep, (*above, real), found)
-        elif _is_file(entry):
-            found.append(below + entry.name)
+        raise _unreadable(folder, error) from None
 
 
-def _is_file(entry: os.DirEntry) -> bool:
-    """Says whether an entry is a file, or a link to one; a link to itself is not."""
+def _is(entry: os.DirEntry[str], *, folder: bool) -> bool:
+    """Whether an entry is, or as a link leads to, a folder or else a file."""
     try:
-        return entry.is_file()
-    except OSError:
-        return False
+        return entry.is_dir() if folder else entry.is_file()
+    except OSError as error:
+        if entry.is_symlink() and error.errno in BROKEN_LINK:
+            return False
+        raise _unreadable(entry.path, error) from None
 
 
-def list_images(root: str | os.PathLike) -> list[str]:
-    """Lists the paths of all images below a folder, in order, as list_files and is_image_name say.
+def _is_inside(folder: str, other: str) -> bool:
+    """Whether a real path is another one, or lies below it."""
+    return folder == other or folder.startswith(other.rstrip(os.sep) + os.sep)
 
-    Raises:
-        DataError: A folder cannot be read.
-    """
-    return [file for file in list_files(root) if is_image_name(file)]
+
+def _unreadable(path: str, error: OSError) -> DataError:
+    return DataError(
+        f"{printable(path)}: cannot be listed ({error.strerror or error}); allow reading it, or move it elsewhere"
+    )
 
 
 def find_images(paths: Sequence[str]) -> list[Path]:
-    """Finds files as they are named, and every image below the folders.
+    """Finds the files that are named, whatever their names, and every image below the folders that are named.
+
+    Args:
+        paths: Files and folders.
 
     Raises:
-        DataError: A folder without images, or one that cannot be read.
+        DataError: A folder has no images, or cannot be read.
     """
     files: list[Path] = []
     for path in map(Path, paths):

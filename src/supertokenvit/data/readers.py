@@ -1,4 +1,4 @@
-"""Files by number, out of folders and archives; each process opens them for itself."""
+"""Reads files by their number out of folders and archives."""
 
 import os
 import zipfile
@@ -7,31 +7,31 @@ from typing import Any
 
 
 class FolderReader:
-    """Files below a folder.
+    """Reads files below a folder.
 
     Args:
         root: The folder.
-        files: Paths below it.
+        files: The paths of the files below it.
     """
 
     def __init__(self, root: Path, files: list[str]) -> None:
         self.root, self.files = root, files
 
     def name(self, i: int) -> str:
-        """Path of a file."""
+        """Returns the path of a file."""
         return str(self.root / self.files[i])
 
     def read(self, i: int) -> bytes:
-        """Content of a file."""
+        """Returns the content of a file."""
         return (self.root / self.files[i]).read_bytes()
 
 
 class ZipReader:
-    """Members of a zip file; each process opens it for itself.
+    """Reads members of a zip file, which each process opens for itself.
 
     Args:
-        path: Of the zip file.
-        files: Names of members.
+        path: The zip file.
+        files: The names of the members.
     """
 
     def __init__(self, path: Path, files: list[str]) -> None:
@@ -39,11 +39,12 @@ class ZipReader:
         self._open: tuple[int, zipfile.ZipFile] | None = None
 
     def name(self, i: int) -> str:
-        """Zip file and member."""
-        return f"{self.path}/{self.files[i]}"
+        """Returns the zip file and the member."""
+        member = self.files[i].replace("\\", "/")  # as it would be, had the file not been packed on Windows
+        return f"{self.path}/{member}"
 
     def read(self, i: int) -> bytes:
-        """Content of a member."""
+        """Returns the content of a member."""
         if self._open is None or self._open[0] != os.getpid():
             self._open = (os.getpid(), zipfile.ZipFile(self.path))
         return self._open[1].read(self.files[i])
@@ -53,21 +54,21 @@ class ZipReader:
 
 
 class TarReader:
-    """Members of plain tar files, by their place in the file.
+    """Reads members of plain tar files from where they lie in the file.
 
     Args:
-        members: (tar file, name, offset, size) of each.
+        members: The tar file, name, offset and size of each member.
     """
 
     def __init__(self, members: list[tuple[str, str, int, int]]) -> None:
         self.members = members
 
     def name(self, i: int) -> str:
-        """Tar file and member."""
+        """Returns the tar file and the member."""
         return "/".join(self.members[i][:2])
 
     def read(self, i: int) -> bytes:
-        """Content of a member."""
+        """Returns the content of a member."""
         path, _, offset, size = self.members[i]
         with open(path, "rb") as file:
             file.seek(offset)
@@ -75,20 +76,20 @@ class TarReader:
 
 
 class MemoryReader:
-    """Members of a compressed tar file, which allows no random access, kept in memory.
+    """Keeps the members of a compressed tar file in memory, as such a file cannot be read from the middle.
 
     Args:
-        names: Of the members.
-        contents: Of the members.
+        names: The names of the members.
+        contents: The contents of the members.
     """
 
     def __init__(self, names: list[str], contents: list[bytes]) -> None:
         self.names, self.contents = names, contents
 
     def name(self, i: int) -> str:
-        """Tar file and member."""
+        """Returns the tar file and the member."""
         return self.names[i]
 
     def read(self, i: int) -> bytes:
-        """Content of a member."""
+        """Returns the content of a member."""
         return self.contents[i]

@@ -1,4 +1,4 @@
-"""What labelled images are: sources with random access, subsets of them, and their classes by name."""
+"""Defines what labelled images are, wherever they come from: a source gives any of them by its index."""
 
 import zipfile
 import zlib
@@ -11,13 +11,13 @@ from PIL import Image
 from ..errors import UserError
 from .decode import BadImage, decode
 
-# what folders, archives and libraries call the splits
+# The splits of a data set, by the names that folders, shards and libraries give them.
 SPLIT_NAMES = {name: name for name in ("train", "val", "test")}
 SPLIT_NAMES |= {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 
 
 class DataError(UserError):
-    """Data that cannot be used."""
+    """Data that cannot be used; one line says what is wrong, why, and what to do."""
 
 
 class Source(ABC):
@@ -25,7 +25,7 @@ class Source(ABC):
 
     Attributes:
         classes: Names in the order of the class numbers.
-        targets: Class numbers, int64 [N], or for several labels 0 or 1 for each, float32 [N, K].
+        targets: Class numbers, int64 [N]; if an image may have several labels, 0 or 1 for each class, float32 [N, K].
     """
 
     classes: list[str]
@@ -41,25 +41,25 @@ class Source(ABC):
 
     @abstractmethod
     def name(self, i: int) -> str:
-        """Path or key of an image, to show to a person."""
+        """Returns the path or key of an image, to show to a person."""
 
     @abstractmethod
     def read(self, i: int) -> bytes:
-        """Returns the file as it is."""
+        """Returns the content of an image file."""
 
     def image(self, i: int, enough: int | None = None) -> Image.Image:
         """Decodes an image to 8-bit RGB.
 
         Args:
             i: Its index.
-            enough: Pixels of the shorter side that are enough (see decode.decode); None for all.
+            enough: Pixels of the shorter side that are enough (see decode.decode); None for all of them.
 
         Raises:
-            BadImage: It cannot be unpacked or decoded.
+            BadImage: The image cannot be unpacked or decoded.
+            OSError: The disk or the network fails, which is no fault of the image.
         """
         try:
             data = self.read(i)
-        # a disk that fails is an OSError and stays one: it is no fault of the image
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
             raise BadImage(self.name(i), f"cannot be unpacked ({error})") from None
         return decode(data, self.name(i), enough=enough)
@@ -69,8 +69,8 @@ class Subset(Source):
     """Some images of another source.
 
     Args:
-        source: The other one.
-        indices: Of its images, in order.
+        source: The other source.
+        indices: The indices of the images to take, in order.
     """
 
     def __init__(self, source: Source, indices: Sequence[int] | np.ndarray) -> None:
@@ -90,12 +90,14 @@ class Subset(Source):
 
 
 class ProcessShare(Subset):
-    """The images that one of several processes takes: as many for each, so that some may be taken twice.
+    """The images that one of several processes takes.
+
+    All processes take equally many, so some images may be taken by two of them.
 
     Args:
-        source: All images.
-        rank: Of the process, from 0.
-        count: Processes.
+        source: The images of all processes.
+        rank: The number of this process, from 0.
+        count: The number of processes.
     """
 
     def __init__(self, source: Source, rank: int, count: int) -> None:
@@ -104,8 +106,8 @@ class ProcessShare(Subset):
 
 
 def targets_by_name(source: Source, classes: list[str]) -> np.ndarray:
-    """Returns a source's targets as numbers of another list of classes, which has all of the source's."""
-    order = np.array([classes.index(name) for name in source.classes], dtype=np.int64)  # there may be none
+    """Returns a source's targets as numbers of another list of classes, which must have all of the source's."""
+    order = np.array([classes.index(name) for name in source.classes], dtype=np.int64)  # without classes, still int64
     if not source.multi_label:
         return order[source.targets]
     targets = np.zeros((len(source), len(classes)), dtype=np.float32)
@@ -114,12 +116,12 @@ def targets_by_name(source: Source, classes: list[str]) -> np.ndarray:
 
 
 def renamed(source: Source, classes: list[str], what: str) -> Source:
-    """Returns the same images with targets that are numbers of another list of classes, matched by name.
+    """Returns the same images with the class numbers of another list of classes, matched by name.
 
     Args:
         source: The images.
         classes: The list to use.
-        what: For the message.
+        what: What the message calls the images.
 
     Raises:
         DataError: The source has a class that is not in the list.
@@ -135,30 +137,6 @@ def renamed(source: Source, classes: list[str], what: str) -> Source:
     return same
 
 
-def stratified_split(targets: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts off images so that each class gives its fraction: indices of the rest and of the cut, both ascending.
-
-    The images of each class are put in an order that depends on the seed and the class number alone; the first
-    `fraction` of them, rounded, are cut off: at least one of a class with two or more, and never a whole class. With
-    several labels per image all images are put in one order.
-
-    Args:
-        targets: [N] or [N, K].
-        fraction: From 0 to 1, what to cut off.
-        seed: Random seed of the order.
-    """
-    groups = (
-        [np.arange(len(targets))] if targets.ndim == 2 else [np.flatnonzero(targets == c) for c in np.unique(targets)]
-    )
-    rest, cut = [], []
-    for number, group in enumerate(groups):
-        order = np.random.default_rng([seed, number]).permutation(group)
-        count = min(len(group) - 1, max(1, round(fraction * len(group)))) if fraction > 0 else 0
-        cut.append(order[:count])
-        rest.append(order[count:])
-    return np.sort(np.concatenate(rest)), np.sort(np.concatenate(cut))
-
-
 def unlabelled_images(source: Source) -> int:
-    """Counts the images with the label -1, by which Hugging Face and others mean that it is kept secret."""
+    """Counts the images of label -1, with which Hugging Face and others mark labels that are kept secret."""
     return 0 if source.multi_label else int((source.targets < 0).sum())
