@@ -28,12 +28,9 @@ def train(argv: Sequence[str]) -> None:
     """Trains, or goes on with a run."""
     from dataclasses import fields
 
-    from .command_line import Parser
     from .training.recipe import GROUPS, RESUMABLE, Recipe
 
-    parser = Parser(
-        prog="supertokenvit train", description="Train a model on your images.", usage="%(prog)s --data DATA [options]"
-    )
+    parser = parser_of("train", usage="%(prog)s --data DATA [options]")
     parser.add_argument("--recipe", action="config", help="YAML file with values of these options")
     parser.add_argument("--resume", default=None, help="Run folder to go on with")
     parser.add_class_arguments(Recipe, fail_untyped=True)
@@ -57,11 +54,9 @@ def train(argv: Sequence[str]) -> None:
 
 def evaluate(argv: Sequence[str]) -> None:
     """Measures a trained model on labelled images."""
-    from jsonargparse.typing import NonNegativeInt, PositiveInt
+    from .command_line import NonNegativeInt, PositiveInt
 
-    from .command_line import Parser
-
-    parser = Parser(prog="supertokenvit evaluate", description="Measure a trained model on labelled images.")
+    parser = parser_of("evaluate")
     parser.add_argument("--model", type=str, required=True, help=MODEL)
     parser.add_argument("--data", type=str, default=None, help="Images, as in training; those of the run")
     parser.add_argument("--split", **SPLIT)
@@ -81,11 +76,9 @@ def evaluate(argv: Sequence[str]) -> None:
 
 def predict(argv: Sequence[str]) -> None:
     """Says what is on images."""
-    from jsonargparse.typing import PositiveInt
+    from .command_line import PositiveInt
 
-    from .command_line import Parser
-
-    parser = Parser(prog="supertokenvit predict", description="Say what is on images.")
+    parser = parser_of("predict")
     parser.add_argument("images", type=str, nargs="+", help="Files, or folders of them")
     parser.add_argument("--model", type=str, default=None, help=f"{MODEL}; the best of those")
     parser.add_argument("--out", type=str, default=None, help="File for the answers: .csv, .jsonl or .parquet")
@@ -104,11 +97,9 @@ def predict(argv: Sequence[str]) -> None:
 
 def check_data(argv: Sequence[str]) -> None:
     """Decodes a data set and names what is wrong with it."""
-    from jsonargparse.typing import PositiveInt
+    from .command_line import PositiveInt
 
-    from .command_line import Parser
-
-    parser = Parser(prog="supertokenvit check-data", description="Decode a data set and name what is wrong with it.")
+    parser = parser_of("check-data")
     parser.add_argument("data", type=str, help="Images, as for training")
     parser.add_argument("--workers", type=PositiveInt, default=None, help="Decoders at once; one for each core")
     given = parser.parse_args(list(argv)).as_dict()
@@ -120,10 +111,8 @@ def check_data(argv: Sequence[str]) -> None:
 def benchmark(argv: Sequence[str]) -> None:
     """Measures how fast models are, side by side."""
     from .benchmarking.options import BenchmarkOptions
-    from .command_line import Parser
 
-    about = "Measure how fast models are, side by side."
-    parser = Parser(prog="supertokenvit benchmark", description=about)
+    parser = parser_of("benchmark")
     parser.add_argument(
         "models",
         type=str,
@@ -133,16 +122,14 @@ def benchmark(argv: Sequence[str]) -> None:
     )
     parser.add_class_arguments(BenchmarkOptions, fail_untyped=True)
     given = parser.parse_args(list(argv)).as_dict()
-    from .benchmarking.benchmark import run_and_write
+    from .benchmarking.command import run_and_write
 
     run_and_write(given.pop("models"), BenchmarkOptions(**given))
 
 
 def models(argv: Sequence[str]) -> None:
     """Lists the variants."""
-    from .command_line import Parser
-
-    Parser(prog="supertokenvit models", description="List the variants.").parse_args(list(argv))
+    parser_of("models").parse_args(list(argv))
     from .model.summary import print_summaries
 
     print_summaries()
@@ -156,6 +143,14 @@ VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "benchmark": (benchmark, "measure how fast models are, side by side"),
     "models": (models, "list the variants"),
 }
+
+
+def parser_of(verb: str, **options: Any) -> Any:
+    """Makes the parser of a verb, whose line in VERBS is its description."""
+    from .command_line import Parser
+
+    text = VERBS[verb][1]
+    return Parser(prog=f"supertokenvit {verb}", description=f"{text[0].upper()}{text[1:]}.", **options)
 
 
 def usage() -> str:

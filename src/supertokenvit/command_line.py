@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse.typing import NonNegativeInt as NonNegativeInt
+from jsonargparse.typing import PositiveInt as PositiveInt
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 

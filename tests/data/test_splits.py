@@ -168,11 +168,11 @@ def test_data_that_a_model_was_not_trained_on_is_measured_whole(uncut, asked, ch
 
 
 def test_a_split_that_is_not_there_is_one_line_with_those_that_are(uncut, tmp_path):
-    with pytest.raises(DataError, match="there is no test split; there is train"):
+    with pytest.raises(DataError, match="there is no test split, only train"):
         open_split(uncut[0], "test", trained_on=uncut[1])
     make_folder(tmp_path / "other" / "test")
     make_folder(tmp_path / "other" / "val")
-    with pytest.raises(DataError, match="there is no train split; there is test, val"):
+    with pytest.raises(DataError, match="there is no train split, only test, val"):
         open_split(str(tmp_path / "other"), "train", trained_on=None)
     with pytest.raises(DataError, match="no labelled images in it"):
         open_split(save_hf(tmp_path / "secret", test=[-1, -1]), None, trained_on=None)

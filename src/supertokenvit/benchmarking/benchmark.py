@@ -3,7 +3,6 @@
 import difflib
 import re
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -17,9 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..engines.packages import EngineError
-from ..machine import DTYPES, best_device, keep_freed_memory, wait_for
+from ..machine import DTYPES, best_device, wait_for
 from ..model_folder import is_model_folder
-from ..run_folder import new_run_folder
 from .calls import Job, exported, make_call
 from .cost import Cost, cost_of, own_size
 from .options import FILES, BenchmarkError, BenchmarkOptions, Contestant, contestants
@@ -93,40 +91,6 @@ def find(models: list[str], options: BenchmarkOptions) -> list[Contestant]:
             hint = f"; near: {', '.join(near)}" if near else ""
             raise BenchmarkError(f"{name}: no timm model, run folder, .onnx or .xml file of that name{hint}")
     return rivals
-
-
-def run_and_write(models: list[str], options: BenchmarkOptions, console: Console | None = None) -> None:
-    """Measures models, prints the tables and writes rows.csv and the plots.
-
-    Args:
-        models: See options.contestants.
-        options: What to measure.
-        console: Where tables and progress go.
-
-    Raises:
-        BenchmarkError: A model that does not exist, or one that could not be measured; the others have been.
-    """
-    from .report import draw_sizes, draw_throughput, make_table, read_rows, write_rows
-
-    keep_freed_memory()
-    console = console or Console()
-    rivals = find(models, options)
-    out = new_run_folder(options.out, "benchmark").path
-    rows: list[Measurement] = []
-    for of_one_size in benchmark(rivals, options, console):
-        rows += of_one_size
-        console.print(make_table(of_one_size, console.width))
-        for row in of_one_size:
-            if row.error:
-                name = f"{row.contestant.name()} ({row.contestant.engine})"
-                print(f"supertokenvit: {name}: {row.error}", file=sys.stderr)
-        write_rows(out / "rows.csv", rows)
-    draw_throughput(out / "throughput.png", read_rows(out / "rows.csv"))
-    if len(options.img_size) > 1:
-        draw_sizes(out / "sizes.png", read_rows(out / "rows.csv"))
-    print(f"written: {out}")
-    if any(row.error for row in rows):
-        raise BenchmarkError("not every model could be measured (named above)")
 
 
 def benchmark(rivals: list[Contestant], options: BenchmarkOptions, console: Console) -> Iterator[list[Measurement]]:

@@ -75,8 +75,8 @@ def list_files(root: str | Path) -> list[str]:
         DataError: The folder, or one below it, cannot be read.
     """
     files: list[str] = []
-    # Each entry is a path below the root. A folder has with it the real paths of the folders that lead to it and its
-    # own; a file has none.
+    # What is still to be visited, the next one last: a path below the root, and for a folder its trail, which is the
+    # real paths of the folders from the root to it. A file has an empty trail.
     waiting: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(root),))]
     while waiting:
         below, trail = waiting.pop()
@@ -86,8 +86,10 @@ def list_files(root: str | Path) -> list[str]:
         for entry in reversed(_entries(os.path.join(root, below) if below else os.fspath(root))):
             path = os.path.join(below, entry.name)
             if _is(entry, folder=True):
-                real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(trail[-1], entry.name)
-                if not (entry.is_symlink() and any(_is_inside(folder, real) for folder in trail)):
+                link = entry.is_symlink()
+                real = os.path.realpath(entry.path) if link else os.path.join(trail[-1], entry.name)
+                leads_back = link and any(_is_inside(folder, real) for folder in trail)
+                if not leads_back:
                     waiting.append((path, (*trail, real)))
             elif _is(entry, folder=False):
                 waiting.append((path, ()))

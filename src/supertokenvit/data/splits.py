@@ -120,7 +120,10 @@ def open_split(
     if not labelled:
         raise DataError(f"{spec}: no labelled images in it; name other data with --data")
     if wanted == "test" or "train" not in labelled:
-        raise DataError(f"{spec}: there is no {wanted} split; there is {', '.join(labelled)}. Name that, or other data")
+        raise DataError(
+            f"{spec}: there is no {wanted} split, only {', '.join(labelled)}; choose with --split, or name other data "
+            "with --data"
+        )
     splits = _as_trained(spec, stored, trained_on)
     if splits is not None and splits.val is not None:
         return (splits.train, "train") if wanted == "train" else (splits.val, "val")
