@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # A torch and a torchvision that belong together: pip alone may pair a CPU build with a CUDA build.
 TORCH := torch==2.14.1 torchvision==0.29.1
 
-.PHONY: demo test test-all test-timm lint format types clean
+.PHONY: demo test test-random test-all test-timm lint format types clean
 
 $(VENV)/.installed: pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,9 @@ types: $(VENV)/.installed
 
 test: lint types  ## What CI runs
 	$(BIN)/python -m pytest
+
+test-random: $(VENV)/.installed  ## The quick tests in random order; -p randomly says the seed, which repeats an order
+	$(BIN)/python -m pytest -v -p randomly
 
 test-all: lint types test-timm  ## With the slow ones
 	$(BIN)/python -m pytest -m ""

@@ -302,7 +302,7 @@ def test_engines_do_not_train(tmp_path):
 def test_share_is_a_half_when_the_model_takes_twice_as_long_as_its_products():
     row = Measurement(Contestant("stt_nano"), job(), cost_of(Contestant("stt_nano"), 32, 2))
     row.seconds, row.product_seconds = [2.0, 2.0], [1.0, 1.0]
-    assert row.share == pytest.approx(0.5, rel=0.01)
+    assert row.share_of_products == pytest.approx(0.5, rel=0.01)
 
 
 def test_crossings_and_exponents():

@@ -84,7 +84,7 @@ def test_parts_of_the_short_recipe_are_what_they_say():
     weights = (q @ k.transpose(2, 3) * 24**-0.5 * torch.tensor(0.5).exp()).exp() * (1 - torch.eye(4))
     slow = usual.proj((weights / weights.sum(-1, keepdim=True) @ v).transpose(1, 2).reshape(2, 4, 96))
     torch.testing.assert_close(attention(tokens), slow, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(attention.first(tokens), slow[:, :1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(attention.super_only(tokens), slow[:, :1], rtol=1e-4, atol=1e-5)
 
 
 def test_whitened_patches_have_independent_components_of_variance_one():

@@ -1,13 +1,15 @@
 """Folders that hold no model, or not all of one: each is one line."""
 
 import json
+import os
+from dataclasses import replace
 
 import pytest
 import timm
 
 from supertokenvit.model_folder import ModelCard, TrainedModel, load_model, save_model
 from supertokenvit.prediction import PredictionError, Predictor
-from supertokenvit.run_folder import RunFolderError
+from supertokenvit.run_folder import RunFolder, RunFolderError
 
 
 @pytest.fixture
@@ -57,3 +59,45 @@ def test_without_names_of_the_classes(folder):
     model = load_model(folder)  # which is enough to start from, and to measure its speed
     with pytest.raises(PredictionError, match="0 names for 2 classes: write them into label_names"):
         Predictor.of(model)
+
+
+OLD = {
+    "data": "flowers", "data_fingerprint": "0123456789abcdef", "data_license": None, "multi_label": True, "tta": "flip",
+    "split_rule": "2 images cut", "val_fraction": 0.2, "seed": 3, "steps": 70, "validation_top1": 0.5,
+    "test_top1": 0.25,
+}  # fmt: skip
+
+
+def test_a_model_folder_of_version_0_1_0_says_what_it_said(folder):
+    content = json.loads((folder / "config.json").read_text())
+    del content["supertokenvit"]
+    (folder / "config.json").write_text(json.dumps(content | {"supertoken": OLD}))
+    card = load_model(folder).card
+    assert card.task == "multi-label" and card.tta == "flip" and card.data == "flowers" and card.seed == 3
+    assert card.scores == {"validation": 0.5, "test": 0.25} and card.steps == 70 and card.val_fraction == 0.2
+
+
+def test_a_model_of_another_origin_has_an_empty_card(folder):
+    content = json.loads((folder / "config.json").read_text())
+    del content["supertokenvit"]
+    (folder / "config.json").write_text(json.dumps(content))
+    assert load_model(folder).card == ModelCard()
+
+
+def test_a_card_is_read_as_it_was_written_and_fields_of_later_versions_are_left_out(folder):
+    card = ModelCard(task="multi-label", tta="shift", data="x", steps=5, scores={"validation": 0.75})
+    trained = load_model(folder)
+    save_model(replace(trained, card=card))
+    assert load_model(folder).card == card
+    content = json.loads((folder / "config.json").read_text())
+    content["supertokenvit"]["of tomorrow"] = 1
+    (folder / "config.json").write_text(json.dumps(content))
+    assert load_model(folder).card == card
+
+
+def test_a_run_folder_knows_its_files_and_is_a_path(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    assert os.fspath(run) == str(run) == str(tmp_path / "run") and run == RunFolder(run)
+    names = [path for path in vars(run).values() if path != run.path]
+    assert len(set(names)) == len(names) and all(path.is_relative_to(run.path) for path in names)
+    assert run.evaluation_of("val").name == "evaluation-val.json"

@@ -59,7 +59,7 @@ class RunFolder(os.PathLike):
         """Path of the picture of a split's confusion matrix."""
         return self.path / f"confusion-{split}.png"
 
-    def say(self, line: str, when: str) -> None:
+    def add_to_log(self, line: str, when: str) -> None:
         """Adds a line to log.txt, with its time in front."""
         with open(self.log, "a") as file:
             file.write(f"{when} {line}\n")

@@ -63,7 +63,7 @@ class Measurement:
         return 2 * self.cost.macs * (3 if self.job.mode == "train" else 1) / statistics.median(self.seconds)
 
     @property
-    def share(self) -> float | None:
+    def share_of_products(self) -> float | None:
         """Achieved FLOP/s as a share of those of the model's matrix products alone, median over rounds."""
         if not self.product_seconds or self.cost is None:
             return None

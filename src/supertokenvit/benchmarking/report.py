@@ -50,7 +50,7 @@ def record(row: Measurement) -> dict[str, Any]:
             figures["images_per_second" + suffix] = job.batch / rate
         flops = row.flops_per_second
         figures["gflops"] = None if flops is None else flops / 1e9
-        figures["share_of_products"] = row.share
+        figures["share_of_products"] = row.share_of_products
     if row.ratios:
         figures["ratio_q1"], figures["ratio"], figures["ratio_q3"] = quartiles(row.ratios)
     tail = {

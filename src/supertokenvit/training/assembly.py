@@ -103,7 +103,7 @@ class Run:
 def log(console: Console, folder: RunFolder, line: str) -> None:
     """Says a line on the console and in the run folder's log.txt."""
     console.print(line, highlight=False, markup=False, soft_wrap=True)
-    folder.say(line, time.strftime("%Y-%m-%d %H:%M:%S"))
+    folder.add_to_log(line, time.strftime("%Y-%m-%d %H:%M:%S"))
 
 
 def begin(
