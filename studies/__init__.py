@@ -6,7 +6,7 @@
 | speed, views | measure the arms of a queue side by side, and with several views of an image |
 | pages | writes the page of a queue |
 | benchmarks.run, .attempts, .graphs, .page | measure speed, and write the page of benchmarks |
-| prediction | measures `supertokenvit predict` beside the bare model, and the command's start |
+| prediction, prediction_page | measure `supertokenvit predict` beside the bare model, and write its page |
 | scaling, dataflow | write docs/scaling.md and its neighbour, the drawing of the data flow |
 | readme | keeps a run's figures, and writes the README's table of results |
 | ship | puts a run's model into the package |

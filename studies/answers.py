@@ -1,16 +1,19 @@
 """Writes what the shipped models answer for two images of noise, with which a test compares.
 
-python -m studies.answers, after shipped weights have changed.
+python -m studies.answers
+
+Run it after shipped weights have changed.
 """
 
 import json
+from collections.abc import Sequence
 
 import torch
 
 from supertokenvit.model.family import SHIPPED
 from supertokenvit.prediction import load
 
-from .common import ROOT
+from .common import ROOT, refuse_options
 
 ANSWERS = ROOT / "tests" / "answers.json"
 
@@ -22,5 +25,11 @@ def answers(name: str) -> list[list[float]]:
         return [[round(value, 3) for value in row] for row in load(name, device="cpu").logits(images).tolist()]
 
 
-if __name__ == "__main__":
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes the answers of every shipped model."""
+    refuse_options(__doc__, argv)
     ANSWERS.write_text(json.dumps({name: answers(name) for name in SHIPPED}, indent=0) + "\n")
+
+
+if __name__ == "__main__":
+    main()

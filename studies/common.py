@@ -1,5 +1,6 @@
 """What studies share: where things are, rows, and the commit that made them."""
 
+import argparse
 import csv
 import functools
 import io
@@ -50,6 +51,11 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     """Writes the mean of percentages, and the lowest and highest when there are several."""
     around = f" ({min(values):.{digits}f} to {max(values):.{digits}f})" if len(values) > 1 else ""
     return f"{statistics.mean(values):.{digits}f} %{around}"
+
+
+def refuse_options(about: str | None, argv: Sequence[str] | None) -> None:
+    """Reads the command line of a study that takes no options: shows its help if asked, and refuses anything else."""
+    argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args(argv)
 
 
 def now() -> str:

@@ -3,12 +3,13 @@
 python -m studies.dataflow
 """
 
+from collections.abc import Sequence
 from html import escape
 
 from supertokenvit.model.family import VARIANTS, architecture_of_variant
 from supertokenvit.model.windows import at_least, patch_grid_size
 
-from .common import DOCS
+from .common import DOCS, refuse_options
 
 WIDTH, HEIGHT = 900, 690
 INK, GREY, LINE, PANEL = "#1b2733", "#55636f", "#8493a0", "#f3f6f9"
@@ -210,8 +211,8 @@ def legend() -> None:
     text(430, y + 5, f"numbers: stt_s25 at {size} px", "left")
 
 
-def main() -> None:
-    """Writes the figure."""
+def draw() -> None:
+    """Writes docs/figures/dataflow.svg."""
     for part in (image, stem, windows, local_layers, left_behind, global_layers, class_layers, legend):
         part()
     what = "Data flow of the Super Token Transformer"
@@ -219,6 +220,12 @@ def main() -> None:
     ground = f'<rect x="1" y="1" width="{WIDTH - 2}" height="{HEIGHT - 2}" rx="14" fill="#ffffff" stroke="#d3dbe2"/>'
     lines = [head, f"<title>{what}</title>", ground, *out, "</svg>"]
     (DOCS / "figures" / "dataflow.svg").write_text("\n".join(lines) + "\n")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draws the figure."""
+    refuse_options(__doc__, argv)
+    draw()
 
 
 if __name__ == "__main__":

@@ -57,11 +57,11 @@ def table() -> str:
     groups: dict[str, list[RunFolder]] = defaultdict(list)
     for path in sorted((RESULTS / "runs").glob("*-seed*")):
         groups[path.name.rsplit("-seed", 1)[0]].append(RunFolder(path))
-    lines = ["| run | model | training | part | top-1 | machine |", "|---|---|---|---|---|---|"]
+    lines = ["| run | model | training | split | top-1 | machine |", "|---|---|---|---|---|---|"]
     for name, folders in groups.items():
         recipe = yaml.safe_load(folders[0].recipe.read_text())
         figures = [json.loads(folder.evaluation.read_text()) for folder in folders]
-        part = "test" if "test" in figures[0] else "validation"
+        split = "test" if "test" in figures[0] else "validation"
         metrics = [read_metrics(folder.metrics)[-1] for folder in folders]
         minutes, epochs = (statistics.mean(row[name] for row in metrics) for name in ("minutes", "epoch"))
         machine = json.loads(folders[0].environment.read_text())
@@ -69,11 +69,11 @@ def table() -> str:
         training = f"{minutes:.1f} min, {epochs:.1f} epochs"
         cores = machine["threads"] * machine.get("processes", 1)
         where = f"{cores} core{'s' if cores > 1 else ''}, {machine['cpu']}"
-        values = [f[part]["top1"] for f in figures]
+        values = [f[split]["top1"] for f in figures]
         given = changed(recipe["model"], recipe["model_args"])
         args = f" ({', '.join(f'{key} {value}' for key, value in given.items())})" if given else ""
         what = f"`{recipe['model']}`{args} at {recipe['img_size']} px"
-        lines.append(f"| {link} | {what} | {training} | {part} | {several(values)} | {where} |")
+        lines.append(f"| {link} | {what} | {training} | {split} | {several(values)} | {where} |")
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ The text is scaling.md beside this file. Nothing here is measured: figures follo
 kept for the backward pass) and from the assumptions below, which the page repeats.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import timm
@@ -16,7 +17,7 @@ import supertokenvit  # noqa: F401
 from supertokenvit.benchmarking.cost import cost_of
 from supertokenvit.benchmarking.options import Contestant
 
-from .common import DOCS, STUDIES
+from .common import DOCS, STUDIES, refuse_options
 
 TEMPLATE = STUDIES / "scaling.md"
 PAGE = DOCS / "scaling.md"
@@ -27,7 +28,7 @@ BATCH = 128
 
 
 def count(width: int) -> tuple[int, float, float]:
-    """Parameters, MACs of an image's forward pass, and bytes kept for its backward pass in fp32."""
+    """Counts parameters, MACs of an image's forward pass, and bytes kept for its backward pass in fp32."""
     kept: dict[int, int] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
@@ -46,13 +47,13 @@ def count(width: int) -> tuple[int, float, float]:
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """As Markdown."""
+    """Writes a table as Markdown."""
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def main() -> None:
-    """Writes the page."""
+def write_page() -> None:
+    """Writes docs/scaling.md."""
     days, memory, talk = [], [], []
     for width in WIDTHS:
         parameters, macs, kept = count(width)
@@ -75,6 +76,12 @@ def main() -> None:
         talk=table(["model", f"step of {GPUS * BATCH:,} images", "DDP", "FSDP2", "to hide DDP's behind a step"], talk),
     )  # fmt: skip
     PAGE.write_text(page)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes the page."""
+    refuse_options(__doc__, argv)
+    write_page()
 
 
 if __name__ == "__main__":

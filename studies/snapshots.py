@@ -1,9 +1,12 @@
 """Writes the names and shapes of every variant's weights, with which a test compares.
 
-python -m studies.snapshots, after a change of the family that is meant: older weights may no longer load.
+python -m studies.snapshots
+
+Run it after an intended change of the family; older weights may no longer load.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import timm
@@ -11,7 +14,7 @@ import timm
 import supertokenvit  # noqa: F401  registers the models
 from supertokenvit.model.family import VARIANTS
 
-from .common import ROOT
+from .common import ROOT, refuse_options
 
 
 def snapshot(name: str) -> Path:
@@ -25,7 +28,13 @@ def shapes(name: str) -> dict[str, list[int]]:
     return {key: list(weight.shape) for key, weight in weights.items()}
 
 
-if __name__ == "__main__":
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes the snapshot of every variant."""
+    refuse_options(__doc__, argv)
     for variant in VARIANTS:
         snapshot(variant).parent.mkdir(exist_ok=True)
         snapshot(variant).write_text(json.dumps(shapes(variant), indent=0) + "\n")
+
+
+if __name__ == "__main__":
+    main()

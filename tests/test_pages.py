@@ -2,7 +2,7 @@
 
 import pytest
 
-from studies import common, pages, readme, scaling
+from studies import common, pages, prediction_page, readme, scaling
 from studies.benchmarks import page as benchmarks
 from studies.queue import names
 
@@ -18,6 +18,12 @@ def test_pages_of_queues(queue, tmp_path, monkeypatch):
     assert written.read_text() == (DOCS / written.name).read_text()
 
 
+def test_the_page_on_prediction(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "DOCS", tmp_path)
+    prediction_page.write_page()
+    assert (tmp_path / "prediction.md").read_text() == (DOCS / "prediction.md").read_text()
+
+
 def test_the_page_of_benchmarks(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmarks, "DOCS", tmp_path)
     for name in ("draw_throughput", "draw_sizes"):
@@ -29,7 +35,7 @@ def test_the_page_of_benchmarks(tmp_path, monkeypatch):
 
 def test_the_page_on_scaling(tmp_path, monkeypatch):
     monkeypatch.setattr(scaling, "PAGE", tmp_path / "scaling.md")
-    scaling.main()
+    scaling.write_page()
     assert (tmp_path / "scaling.md").read_text() == (DOCS / "scaling.md").read_text()
 
 

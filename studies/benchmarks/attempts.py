@@ -1,10 +1,12 @@
 """Measures what was tried to make stt_s25 faster in eager torch, each against what it would replace, at its own shapes.
 
-python -m studies.benchmarks.attempts writes attempts.csv; studies.benchmarks.page makes a table of it.
+python -m studies.benchmarks.attempts
+
+It takes minutes and replaces results/benchmarks/attempts.csv, of which studies.benchmarks.page makes a table.
 """
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import timm
@@ -16,7 +18,7 @@ import supertokenvit  # noqa: F401  registers the models
 from supertokenvit.benchmarking.timing import take_turns
 from supertokenvit.machine import environment, keep_freed_memory
 
-from ..common import RESULTS, now, write_rows
+from ..common import RESULTS, now, refuse_options, write_rows
 
 BATCH, ROUNDS, SECONDS = 8, 15, 0.1
 Pair = tuple[Callable[[], Any], Callable[[], Any]]
@@ -91,8 +93,8 @@ ATTEMPTS: dict[str, Callable[[], Pair]] = {
 
 
 @torch.inference_mode()
-def main() -> None:
-    """Every attempt in turns with what it would replace."""
+def measure() -> None:
+    """Times every attempt in turns with what it would replace, and writes the rows."""
     keep_freed_memory()
     torch.manual_seed(0)
     here = {
@@ -113,6 +115,12 @@ def main() -> None:
         rows.append({"attempt": name} | figures | here)
         print(rows[-1], flush=True)
     write_rows(RESULTS / "benchmarks" / "attempts.csv", rows)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measures the attempts."""
+    refuse_options(__doc__, argv)
+    measure()
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """Looks into what torch, ONNX Runtime and OpenVINO make of two models: kinds of nodes, and where the time goes.
 
-python -m studies.benchmarks.graphs writes graphs.csv; studies.benchmarks.page makes tables of it.
+python -m studies.benchmarks.graphs
+
+It takes minutes and replaces results/benchmarks/graphs.csv, of which studies.benchmarks.page makes tables.
 """
 
 import json
 import tempfile
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from supertokenvit.benchmarking.calls import Job, exported, make_call, random_im
 from supertokenvit.benchmarking.options import Contestant
 from supertokenvit.machine import environment, keep_freed_memory
 
-from ..common import RESULTS, now, write_rows
+from ..common import RESULTS, now, refuse_options, write_rows
 
 MODELS = ("swin_base_patch4_window7_224", "stt_s25")
 RUNS = 10
@@ -29,7 +32,7 @@ Share = dict[str, tuple[int, float]]  # kind of node -> how many there are, and 
 
 
 def eager_graph(contestant: Contestant, job: Job) -> Share:
-    """torch's operations, as its profiler sees them."""
+    """Returns torch's operations, as its profiler sees them."""
     call = make_call(contestant, job)
     for _ in range(3):
         call()
@@ -42,7 +45,7 @@ def eager_graph(contestant: Contestant, job: Job) -> Share:
 
 
 def onnxruntime_graph(contestant: Contestant, job: Job) -> Share:
-    """After ONNX Runtime's own optimisation."""
+    """Returns the nodes of ONNX Runtime after its own optimisation."""
     path = exported(contestant, job)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = job.threads
@@ -64,7 +67,7 @@ def onnxruntime_graph(contestant: Contestant, job: Job) -> Share:
 
 
 def openvino_graph(contestant: Contestant, job: Job) -> Share:
-    """As OpenVINO executes it; what is fused into another node has none of its own."""
+    """Returns the nodes that OpenVINO executes; what is fused into another node has none of its own."""
     path = exported(contestant, job)
     settings = {
         "INFERENCE_NUM_THREADS": job.threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32",
@@ -87,13 +90,13 @@ LOOK = {"eager": eager_graph, "onnx": onnxruntime_graph, "openvino": openvino_gr
 
 
 def shares(nodes: Counter[str], spent: dict[str, float]) -> Share:
-    """Of the time of all nodes."""
+    """Divides the time spent in each kind of node by that of all nodes."""
     total = sum(spent.values())
     return {kind: (count, spent.get(kind, 0.0) / total) for kind, count in nodes.items()}
 
 
-def main() -> None:
-    """Both models in all three."""
+def measure() -> None:
+    """Looks at both models in all three, and writes the rows."""
     keep_freed_memory()
     threads = torch.get_num_threads()
     here = {"date": now(), "cpu": environment()["cpu"]}
@@ -115,6 +118,12 @@ def main() -> None:
                         | here
                     )
     write_rows(RESULTS / "benchmarks" / "graphs.csv", rows)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Looks into the graphs."""
+    refuse_options(__doc__, argv)
+    measure()
 
 
 if __name__ == "__main__":

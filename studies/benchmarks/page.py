@@ -4,7 +4,7 @@ python -m studies.benchmarks.page
 """
 
 import csv
-import sys
+from collections.abc import Sequence
 from typing import Any
 
 from supertokenvit.benchmarking.report import (
@@ -18,7 +18,7 @@ from supertokenvit.benchmarking.report import (
     read_rows,
 )
 
-from ..common import DOCS, RESULTS, STUDIES
+from ..common import DOCS, RESULTS, STUDIES, refuse_options
 
 ROWS = RESULTS / "benchmarks"
 NOTES = STUDIES / "benchmarks" / "notes"
@@ -239,7 +239,11 @@ def figures(name: str, rows: list[dict[str, Any]]) -> list[str]:
     return ["", "![cost against size](figures/benchmark-sizes.png)", "", words]
 
 
-if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        sys.exit("studies.benchmarks.page takes no arguments: it writes docs/benchmarks.md")
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes the page."""
+    refuse_options(__doc__, argv)
     write_page()
+
+
+if __name__ == "__main__":
+    main()

@@ -2,11 +2,13 @@
 
 python -m studies.networks.whitening CIFAR10/train
 
-writes results/short/patches.csv, the covariance of the 2x2 patches of training images (ImageNet's mean and deviation
-taken out).
+The command measures the covariance of the 2x2 patches of training images, normalised by ImageNet's mean and deviation,
+and writes it to results/short/patches.csv.
 """
 
-import sys
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -42,19 +44,27 @@ class Whitening(nn.Sequential):
 
 
 def kernels(covariance: Tensor) -> Tensor:
-    """[12, 12] -> [24, 3, 2, 2]"""
+    """Makes the weights of the convolution from the covariance of patches. [12, 12] -> [24, 3, 2, 2]"""
     variances, directions = torch.linalg.eigh(covariance)
     whitened = (directions / (variances + EPS).sqrt()).T.flip(0).reshape(-1, 3, 2, 2)
     return torch.cat([whitened, -whitened]).float()
 
 
 def covariance(images: Tensor) -> Tensor:
-    """[N, 3, H, W] -> [12, 12], over all 2x2 patches"""
+    """Returns the covariance over all 2x2 patches. [N, 3, H, W] -> [12, 12]"""
     return torch.cov(F.unfold(images, 2).transpose(0, 1).flatten(1).double())
 
 
-if __name__ == "__main__":
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measures the covariance of patches and writes it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", type=Path, help="training images, one folder for each class")
+    args = parser.parse_args(argv)
     change = Compose([ToTensor(), Normalize(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)])
-    folder = ImageFolder(sys.argv[1], change)
+    folder = ImageFolder(str(args.images), change)
     drawn = np.random.default_rng(0).permutation(len(folder))[:IMAGES]
     np.savetxt(PATCHES, covariance(torch.stack([folder[i][0] for i in drawn])).numpy(), fmt="%.6f", delimiter=",")
+
+
+if __name__ == "__main__":
+    main()

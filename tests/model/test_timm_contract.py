@@ -36,7 +36,7 @@ def test_importing_registers_the_family_and_nothing_heavy():
 
 
 def test_names_and_shapes_of_the_weights_have_not_changed():
-    """Write anew with: python -m tests.model.test_timm_contract"""
+    """Write anew with: python -m studies.snapshots"""
     for name in VARIANTS:
         assert shapes(name) == json.loads(snapshot(name).read_text()), name
 

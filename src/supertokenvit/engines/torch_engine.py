@@ -28,11 +28,17 @@ class TorchNetwork:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Answers for normalised images [N, C, H, W] with float32 logits [N, K] on the device."""
-        learning = [module for module in self.model.modules() if module.training] if self.model.training else []
+        if not self.model.training:
+            return self.answer(images)
+        learning = [module for module in self.model.modules() if module.training]
         self.model.eval()
         try:
-            with autocast(self.precision, self.device):
-                return self.call(images.to(self.device)).float()
+            return self.answer(images)
         finally:
             for module in learning:  # one by one: what is frozen was in eval mode
                 module.training = True
+
+    def answer(self, images: Tensor) -> Tensor:
+        """Answers in the mode that the model is in."""
+        with autocast(self.precision, self.device):
+            return self.call(images.to(self.device)).float()
