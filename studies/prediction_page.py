@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from . import common
 from .common import read_rows, refuse_options
 
-INTRO = """How fast `supertokenvit predict` answers, and how fast the command starts. What is compared takes turns in one
+INTRO = """
+How fast `supertokenvit predict` answers, and how fast the command starts. What is compared takes turns in one
 process (a whole command is a process of its own); figures are medians over rounds with quartiles, and ratios are taken
 within a round. The model is `stt_micro.cifar10` with its six views. *The model alone* answers for images that are
 decoded already. Photographs of 12 megapixels were made by enlarging smaller ones.
@@ -73,8 +74,8 @@ def write_page() -> None:
     ]
     lines += ["", "## What decoding JPEGs smaller changes", ""]
     lines += [
-        f"A JPEG is decoded at a half, a quarter or an eighth of its size as long as its shorter side keeps three times "
-        f"the pixels that the model sees ({changed[0]['side']} here). Accuracy of a model that was fine-tuned on "
+        "A JPEG is decoded at a half, a quarter or an eighth of its size as long as its shorter side keeps three times the "
+        f"pixels that the model sees ({changed[0]['side']} here). Accuracy of a model that was fine-tuned on "
         f"flowers5 (photographs of 144 to 230 pixels, so that a half is the most):",
         "",
         *reductions(changed),
