@@ -74,9 +74,9 @@ def write_page() -> None:
     ]
     lines += ["", "## What decoding JPEGs smaller changes", ""]
     lines += [
-        "A JPEG is decoded at a half, a quarter or an eighth of its size as long as its shorter side keeps three times the "
-        f"pixels that the model sees ({changed[0]['side']} here). Accuracy of a model that was fine-tuned on "
-        f"flowers5 (photographs of 144 to 230 pixels, so that a half is the most):",
+        "A JPEG is decoded at a half, a quarter or an eighth of its size as long as its shorter side keeps three times "
+        f"the pixels that the model sees ({changed[0]['side']} here). Accuracy of a model that was fine-tuned on "
+        "flowers5 (photographs of 144 to 230 pixels, so that a half is the most):",
         "",
         *reductions(changed),
     ]
