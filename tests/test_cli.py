@@ -1,10 +1,18 @@
 """The command itself: what belongs to no verb."""
 
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 import supertokenvit
 from supertokenvit.cli import main
 from supertokenvit.data.sources import DataError
+from supertokenvit.training import recipe
 
 from .training.conftest import TINY, make_folder
 
@@ -61,3 +69,30 @@ def test_an_error_of_a_worker_is_its_last_line(monkeypatch, capsys):
     assert ended(capsys, "models") == (1, "supertokenvit: last: x\n")
     monkeypatch.setitem(supertokenvit.cli.VERBS, "models", (fails_without_a_word, ""))
     assert ended(capsys, "models") == (1, "supertokenvit: TimeoutError\n")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
+def test_output_in_any_encoding_shows_every_class_name(encoding, tmp_path):
+    data = make_folder(tmp_path / "data", classes=("\u72ac", "cat"), per_class=3)
+    words = [sys.executable, "-m", "supertokenvit.cli", "check-data", str(data)]
+    done = subprocess.run(words, env=os.environ | {"PYTHONIOENCODING": encoding}, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert ("\u72ac" if encoding == "utf-8" else "\\u72ac") in done.stdout.decode(encoding)
+
+
+def test_every_option_of_a_training_has_its_own_line_of_help(capsys):
+    """The help used to be called complete when its lines were gone."""
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = "".join(capsys.readouterr().out.split())
+    source = Path(recipe.__file__).read_text()
+    for field in dataclasses.fields(recipe.Recipe):
+        line = re.search(rf'^    {field.name}: .*\n    """(.*?)"""', source, flags=re.MULTILINE | re.DOTALL)
+        assert line, field.name
+        assert "".join(line[1].split()) in text, field.name
+
+
+def test_every_option_stands_under_one_heading():
+    named = [name for names in recipe.GROUPS.values() for name in names]
+    assert sorted(named) == sorted(field.name for field in dataclasses.fields(recipe.Recipe))
+    assert len(recipe.GROUPS["most used"]) == 10

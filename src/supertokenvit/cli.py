@@ -21,6 +21,8 @@ PRECISION: dict[str, Any] = dict(
     choices=["fp32", "bf16", "auto"], default="fp32", help="Precision of the arithmetic; auto: bf16 where it is faster"
 )
 SIDE = "Side of the images that the model sees, in pixels; that of its training"
+RIVALS = "timm names, run folders, .onnx or .xml files; NAME:KEY=VALUE,... for one with settings of its own: "
+RIVALS += "engine, dtype, channels_last, fused, reparam, or an argument of the model"
 MODEL = "Run folder, or a model that comes with the package"
 
 
@@ -113,13 +115,7 @@ def benchmark(argv: Sequence[str]) -> None:
     from .benchmarking.options import BenchmarkOptions
 
     parser = parser_of("benchmark")
-    parser.add_argument(
-        "models",
-        type=str,
-        nargs="+",
-        help="timm names, run folders, .onnx or .xml files; NAME:KEY=VALUE,... for one with settings of its own: "
-        "engine, dtype, channels_last, fused, reparam, or an argument of the model",
-    )
+    parser.add_argument("models", type=str, nargs="+", help=RIVALS)
     parser.add_class_arguments(BenchmarkOptions, fail_untyped=True)
     given = parser.parse_args(list(argv)).as_dict()
     from .benchmarking.command import run_and_write
@@ -172,8 +168,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if words[0] == "--version":
         print(__version__)
         return
-    from .command_line import USAGE_ERROR, fail, same_option
+    from .command_line import USAGE_ERROR, accept_every_name, fail, same_option
 
+    accept_every_name()
     if words[0] not in VERBS:
         near = difflib.get_close_matches(words[0], VERBS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""

@@ -1,6 +1,7 @@
 """Options of the command line: parsing, headings of the help, and errors in one line of plain words."""
 
 import difflib
+import io
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -78,6 +79,13 @@ def same_option(word: str) -> str:
         return word
     name, *value = word.split("=", 1)
     return "=".join(["--" + name[2:].replace("-", "_"), *value])
+
+
+def accept_every_name() -> None:
+    """Lets standard output and error show a name that their encoding does not know by the codes of its letters."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -260,10 +260,10 @@ def draw_confusion(path: Path, confusion: Sequence[Sequence[int]], classes: list
     axis = figure.subplots()
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if K <= 50:
-        axis.set_xticks(
-            range(K), classes, rotation=45 if max(map(len, classes)) > 2 else 0, ha="right" if K > 2 else "center"
-        )
-        axis.set_yticks(range(K), classes)
+        turned: dict[str, Any] = {"rotation": 45, "ha": "right" if K > 2 else "center"}
+        turned = turned if max(map(len, classes)) > 2 else turned | {"rotation": 0}
+        axis.set_xticks(range(K), classes, parse_math=False, **turned)  # a $ in a name is no formula
+        axis.set_yticks(range(K), classes, parse_math=False)
     if K <= 25:
         for i, j in np.argwhere(counts > 0):
             color = "white" if shares[i, j] > 0.5 else "black"

@@ -110,13 +110,14 @@ def save_model(trained: TrainedModel) -> None:
     try:
         labels = {"label_names": trained.classes}
         save_for_hf(model, str(fresh), model_config=labels, safe_serialization=True, data_config=trained.data_config)
-        content = json.loads((fresh / CONFIG).read_text())
+        content = json.loads((fresh / CONFIG).read_text(encoding="utf-8"))
         # all of it, so that the model loads whatever a later version calls by its name
         content["model_args"] = architecture_of(model) | content.get("model_args", {})
         # transformers' TimmWrapper gives num_classes itself and fails when model_args has it too
         content["model_args"].pop("num_classes", None)
         content[CARD] = asdict(trained.card)
-        (fresh / CONFIG).write_text(json.dumps(content, indent=2))
+        (fresh / CONFIG).write_text(json.dumps(content, indent=2), encoding="utf-8")
+        (fresh / WEIGHTS_FILE).chmod((fresh / CONFIG).stat().st_mode)  # safetensors lets nobody else read it
         for file in fresh.iterdir():
             sync(file)
         old = folder.with_name(f".{folder.name}-old")
@@ -199,7 +200,7 @@ def read_config(path: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
         hint = f"; go on training with --resume {path}" if RunFolder(folder).checkpoints.exists() else ""
         raise RunFolderError(f"{path}: no trained model in it (model/{CONFIG} and model/{WEIGHTS_FILE}){hint}")
     try:
-        content = json.loads((folder / CONFIG).read_text())
+        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:
         raise RunFolderError(f"{path}: its {CONFIG} is damaged ({error})") from None
     if not timm.is_model(content.get("architecture", "")):

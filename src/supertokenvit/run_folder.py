@@ -61,7 +61,7 @@ class RunFolder(os.PathLike):
 
     def add_to_log(self, line: str, when: str) -> None:
         """Adds a line to log.txt, with its time in front."""
-        with open(self.log, "a") as file:
+        with open(self.log, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{when} {line}\n")
 
     def remove_if_only_a_log(self) -> None:
@@ -108,6 +108,6 @@ def sync(path: Path) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON under a temporary name and renames it, so that a reader never sees half of it."""
     temporary = path.with_name(f".{path.name}")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     sync(temporary)
     temporary.rename(path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from supertokenvit.data.decode import BadImage, decode
 
@@ -96,7 +96,7 @@ def test_exif_rotation_is_applied():
     [
         (b"", "empty"),
         (b"hello, this is no image", "not an image"),
-        (encoded(Image.new("RGB", (4, 4)), "EPS"), "EPS is not read"),
+        (encoded(Image.new("RGB", (4, 4)), "EPS"), "not an image"),
         (encoded(Image.effect_noise((64, 64), 90), "JPEG")[:900], "damaged"),
         (encoded(Image.effect_noise((64, 64), 90))[:900], "damaged"),
     ],
@@ -142,3 +142,22 @@ def test_odd_metadata_are_no_damage():
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + struct.pack("<III", 0, 1, 2)
     data = encoded(Image.fromarray(np.zeros((4, 8, 3), np.uint8)), "JPEG", exif=exif)
     assert decode(data, "a.jpg").size == (4, 8)
+
+
+def test_a_png_with_a_long_text_or_profile_is_a_sound_image():
+    """Pillow refuses more than a megabyte of them, and such images were called damaged."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("workflow", "a" * 3_000_000, zip=True)
+    for options in ({"pnginfo": info}, {"icc_profile": bytes(2_000_000)}):
+        assert decode(encoded(Image.new("RGB", (5, 3)), **options), "x").size == (5, 3)
+
+
+def test_a_file_that_could_start_another_program_is_not_opened():
+    """Pillow opens an EPS, also inside an IPTC file, with Ghostscript."""
+    eps = encoded(Image.new("RGB", (4, 4)), "EPS")
+    fields = b"\x1c\x03\x0a\x00\x01\x01" + b"\x1c\x03\x14\x00\x02\x00\x04" + b"\x1c\x03\x1e\x00\x02\x00\x04"
+    fields += b"\x1c\x03\x3c\x00\x01\x01" + b"\x1c\x03\x78\x00\x01\x01"
+    wrapped = fields + b"\x1c\x08\x0a" + len(eps).to_bytes(2, "big") + eps
+    for data in (eps, wrapped):
+        with pytest.raises(BadImage, match="not an image"):
+            decode(data, "x.jpg")

@@ -381,3 +381,41 @@ def test_a_metrics_row_cut_by_a_full_disk_is_dropped(tmp_path):
     path.write_text(path.read_text()[:-4])
     cut_metrics(path, 5)
     assert [row["step"] for row in read_metrics(path)] == [1]
+
+
+def test_classes_that_are_called_like_formulas_are_drawn_as_they_are(tmp_path):
+    """matplotlib read $1_$ as mathematics, and the training ended at its first step."""
+    names = ("$1_$", "$5_$", "a_b^c", "\\frac", "{")
+    out = run(make_folder(tmp_path / "data", classes=names, per_class=8), tmp_path / "run", epochs=1)
+    assert (out / "samples.png").exists() and (out / "confusion.png").exists()
+
+
+def test_numbers_as_class_names_in_a_recipe(tmp_path):
+    data = make_folder(tmp_path / "data", classes=("1", "2"))
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(yaml.safe_dump(TINY | {"data": str(data), "epochs": 1, "mixup": 0.0, "cutmix": 0.0}))
+    recipe.write_text(recipe.read_text() + "class_weights:\n  1: 2.0\n")
+    main(["train", "--recipe", str(recipe), "--out", str(tmp_path / "run")])
+    assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["class_weights"] == {"1": 2.0}
+    with pytest.raises(RecipeError, match="reads a class name as True: write it in quotes"):
+        Recipe(class_weights={True: 2.0})
+
+
+def test_the_weights_may_be_read_by_whoever_may_read_the_config(folder, tmp_path):
+    out = run(folder, tmp_path / "run", epochs=1) / "model"
+    assert (out / "model.safetensors").stat().st_mode == (out / "config.json").stat().st_mode
+
+
+def test_a_second_signal_ends_the_run_at_once_but_for_those_of_a_launcher(monkeypatch):
+    from supertokenvit.training import progress
+
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    interruption = progress.Interruption()
+    interruption.note(2, None)
+    now[0] += 0.1  # torchrun and the terminal both send one
+    interruption.note(2, None)
+    assert interruption.name == "SIGINT"
+    now[0] += 2
+    with pytest.raises(KeyboardInterrupt):
+        interruption.note(2, None)

@@ -1,5 +1,6 @@
 """Bytes to an upright 8-bit RGB image, whatever kind of image file they are."""
 
+import functools
 import io
 import os
 import threading
@@ -10,7 +11,7 @@ from types import TracebackType
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ..errors import UserError
@@ -19,6 +20,9 @@ from ..errors import UserError
 IMAGE_ENDINGS = frozenset(IMG_EXTENSIONS) | {".gif", ".jfif", ".avif"}
 AT_ONCE = 1000  # tasks handed to threads at a time: a million waiting ones would take gigabytes
 T = TypeVar("T")
+# what is opened at all: a file may claim any format of Pillow's, and some of those start other programs
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "AVIF")  # JPEG has MPO in it
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # long texts and colour profiles are no damage
 MAX_PIXELS = 100_000_000  # 100 megapixels: 300 MB decoded
 
 
@@ -41,6 +45,13 @@ class BadImage(UserError):
 def printable(name: str | os.PathLike) -> str:
     r"""The name of a file to show to a person: what of it is no UTF-8 as \xNN."""
     return os.fspath(name).encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+@functools.cache
+def known_formats() -> tuple[str, ...]:
+    """Returns those of FORMATS that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 class _Quiet:
@@ -92,12 +103,10 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, enough: int 
         raise BadImage(name, "empty file")
     try:
         with _quiet:
-            image = Image.open(io.BytesIO(data))
+            image = Image.open(io.BytesIO(data), formats=known_formats())
             width, height = image.size
             if width * height > max_pixels:
                 raise BadImage(name, f"{width} x {height} pixels: over the limit of {max_pixels / 1e6:g} megapixels")
-            if image.format == "EPS":  # Pillow would run Ghostscript on a stranger's program
-                raise BadImage(name, "EPS is not read")
             if enough is not None and min(image.size) >= 2 * enough:
                 factor = min(image.size) // enough
                 image.draft(None, (width // factor, height // factor))  # only JPEG can; others stay as they are

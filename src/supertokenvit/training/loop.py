@@ -181,7 +181,7 @@ class Trainer:
         """Ends the run, naming step, learning rate and the batch's files."""
         files = [self.run.images.source.name(i) for i in sum(self.processes.gather(indices), [])]
         if self.processes.is_main:
-            self.run.folder.not_finite.write_text("\n".join(files) + "\n")
+            self.run.folder.not_finite.write_text("\n".join(files) + "\n", encoding="utf-8")
         raise TrainingStopped(
             f"the loss is not finite at step {self.at.step:,} with lr {lr:.2g}; try a lower lr. Files of the batch: "
             f"{', '.join(files[:4])}{f' and {len(files) - 4} more' if len(files) > 4 else ''} "

@@ -2,12 +2,15 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+TWICE = 1.0  # seconds within which two signals are one
 
 
 class TrainingBar:
@@ -52,10 +55,18 @@ class Interruption:
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.since = 0.0
 
     def note(self, number: int, frame: Any) -> None:
-        """Signal handler."""
-        self.number = number
+        """Handles a signal: the first is noted, a later one ends the run at once.
+
+        Launchers send a signal twice in a row, which counts once.
+        """
+        now = time.monotonic()
+        if self.number is not None and now - self.since > TWICE:
+            raise KeyboardInterrupt
+        if self.number is None:
+            self.number, self.since = number, now
 
     @property
     def name(self) -> str:

@@ -151,6 +151,14 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.epochs is not None and self.minutes is not None:
             raise RecipeError("epochs and minutes are both set: the time budget decides the epochs, so give only one")
+        if isinstance(self.class_weights, dict):  # YAML takes a class that is called 1 for a number
+            odd = next(
+                (name for name in self.class_weights if isinstance(name, bool) or not isinstance(name, (str, int))),
+                None,
+            )
+            if odd is not None:
+                raise RecipeError(f"class_weights: YAML reads a class name as {odd}: write it in quotes")
+            self.class_weights = {str(name): weight for name, weight in self.class_weights.items()}
         if self.hflip == "alternating" and self.weighted_sampling:
             raise RecipeError("hflip=alternating needs every image once an epoch: leave out weighted_sampling")
         limits: Dict[str, tuple[float, float]] = {

@@ -19,7 +19,7 @@ def append_metrics(path: Path, row: dict[str, float]) -> None:
         row: Figures by name; the column of the score is called after the task's score ("val_top1").
     """
     new = not path.exists()
-    with open(path, "a", newline="") as file:
+    with open(path, "a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(row))
         if new:
             writer.writeheader()
@@ -30,7 +30,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     """The rows of metrics.csv; none if there is no file."""
     if not path.exists():
         return []
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if None not in row.values()]  # a full disk may have cut the last
         return [{name: float(value) for name, value in row.items()} for row in rows]
 
@@ -105,5 +105,5 @@ def draw_samples(path: Path, images: Tensor, targets: Tensor, classes: list[str]
     for axis, image, title in zip(axes.flat, images[:n], titles[:n], strict=False):
         low, high = image.amin(), image.amax()
         axis.imshow(((image - low) / (high - low).clamp(min=1e-6)).permute(1, 2, 0).numpy())
-        axis.set_title(title, fontsize=9)
+        axis.set_title(title, fontsize=9, parse_math=False)  # a $ in a name is no formula
     figure.savefig(path, dpi=110)

@@ -73,7 +73,7 @@ def train_recipe(recipe: Recipe, *, callbacks: Sequence[Callback] = (), console:
             folder.remove_if_only_a_log()
         raise
     if processes.is_main:
-        folder.recipe.write_text(yaml.safe_dump(asdict(run.recipe), sort_keys=False))
+        folder.recipe.write_text(yaml.safe_dump(asdict(run.recipe), sort_keys=False), encoding="utf-8")
         write_json(folder.environment, environment() | {"processes": processes.count})
     return trainer.fit()
 
@@ -102,7 +102,7 @@ def resume(
     if not folder.recipe.exists():
         raise RecipeError(f"{folder}: no run to resume there (recipe.yaml is missing)")
     state = read_checkpoint(folder.last)
-    recipe = Recipe(**(yaml.safe_load(folder.recipe.read_text()) | changes))
+    recipe = Recipe(**(yaml.safe_load(folder.recipe.read_text(encoding="utf-8")) | changes))
     processes = Processes(recipe)
     splits = open_together(recipe, processes)
     if fingerprint(splits.train) != state["fingerprint"]:
