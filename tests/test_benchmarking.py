@@ -3,6 +3,8 @@ import io
 import json
 import math
 import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -124,6 +126,11 @@ def test_large_products_are_computed_in_pieces_that_make_the_whole(product):
     n, rows, inner, columns = part
     assert n * rows * max(inner, columns) <= MOST
     assert (inner, columns) == product[2:] and 1 <= times * n * rows / (product[0] * product[1]) < 1.01
+
+
+def test_matplotlib_is_imported_only_to_draw():
+    program = "import sys, supertokenvit.benchmarking.report; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
 def test_names_in_a_plot_do_not_overlap():

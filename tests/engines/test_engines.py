@@ -1,11 +1,13 @@
 """Networks in every engine answer as the model does, and leave the model as it was."""
 
+import sys
+
 import numpy as np
 import pytest
 import timm
 import torch
 
-from supertokenvit.engines.graphs import export_onnx
+from supertokenvit.engines.graphs import export_onnx, quantise_openvino, stacked_products
 from supertokenvit.engines.onnx_engine import OnnxNetwork
 from supertokenvit.engines.openvino_engine import OpenVinoNetwork
 from supertokenvit.engines.packages import EngineError, need
@@ -33,6 +35,29 @@ def test_a_network_answers_in_eval_mode_and_leaves_each_module_as_it_was():
     assert {name: module.training for name, module in model.named_modules()} == flags
     assert all(torch.equal(buffer, statistics[name]) for name, buffer in model.named_buffers())
     torch.testing.assert_close(answer, model.eval()(images(32, 32)))
+
+
+def test_a_part_that_learns_in_a_model_in_eval_mode_learns_nothing_from_an_answer():
+    """Its BatchNorm used to take its statistics from the images that it answered for."""
+    model = timm.create_model("resnet18", num_classes=3).eval()
+    with torch.no_grad():
+        expected = model(images(32, 32))
+    model.layer4.train()
+    flags = {name: module.training for name, module in model.named_modules()}
+    statistics = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with torch.no_grad():
+        torch.testing.assert_close(TorchNetwork(model, CPU)(images(32, 32)), expected)
+    assert {name: module.training for name, module in model.named_modules()} == flags
+    assert all(torch.equal(buffer, statistics[name]) for name, buffer in model.named_buffers())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("training", [False, True])
+def test_a_compiled_network_answers_as_the_model_does(training):
+    expected = nano().eval()(images(32, 32))
+    model = nano().train(training)
+    torch.testing.assert_close(TorchNetwork(model, CPU, compiled=True)(images(32, 32)), expected, rtol=1e-4, atol=1e-4)
+    assert model.training == training
 
 
 def test_an_error_of_the_model_leaves_its_mode_too():
@@ -90,3 +115,18 @@ def test_a_graph_for_every_size_answers_as_the_model_does_at_every_size(tmp_path
 def test_a_package_that_is_not_there_is_one_line():
     with pytest.raises(EngineError, match=r"no_such_engine is not installed: pip install 'supertokenvit\[export\]'"):
         need("no_such_engine")
+
+
+def test_every_engine_names_the_package_that_it_lacks(monkeypatch, tmp_path):
+    graph = tmp_path / "model.onnx"
+    needs = {
+        "onnxscript": lambda: export_onnx(nano(), images(32, 32), graph),
+        "onnxruntime": lambda: OnnxNetwork(graph, 1),
+        "openvino": lambda: OpenVinoNetwork(graph, 1),
+        "nncf": lambda: quantise_openvino(graph, graph, []),
+        "onnx": lambda: stacked_products(graph),
+    }
+    for package, call in needs.items():
+        monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+        with pytest.raises(EngineError, match=f"^{package} is not installed: pip install"):
+            call()

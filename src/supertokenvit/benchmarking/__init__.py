@@ -1,1 +1,1 @@
-"""How fast models are, side by side."""
+"""This room measures how fast models are, side by side."""

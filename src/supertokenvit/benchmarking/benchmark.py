@@ -1,4 +1,4 @@
-"""The whole benchmark: contestants in, rows out."""
+"""This module measures contestants in every engine and at every size, and returns measurements."""
 
 import difflib
 import re
@@ -28,17 +28,17 @@ CPU_BATCHES, GPU_BATCHES = 64, 1024
 
 @dataclass
 class Measurement:
-    """One model in one engine at one size.
+    """Holds what was measured of one model in one engine at one size.
 
     Args:
-        contestant: What was measured.
-        job: At what.
+        contestant: The model and its setting.
+        job: The task that it was timed at.
         cost: Parameters and MACs; None for an exported file.
-        seconds: Of one call, for each round.
-        ratios: Of the first row's seconds to these, for each round.
-        product_seconds: Of the model's matrix products alone, for each round.
-        memory: Peak in bytes.
-        error: Why there are no figures.
+        seconds: Seconds of one call, for each round.
+        ratios: Speed relative to the first model (its seconds divided by these), for each round.
+        product_seconds: Seconds of the model's matrix products alone, for each round.
+        memory: Peak memory in bytes.
+        error: The reason why there are no figures.
     """
 
     contestant: Contestant
@@ -52,19 +52,19 @@ class Measurement:
 
     @property
     def images_per_second(self) -> float:
-        """Median over rounds."""
+        """Returns the median over rounds."""
         return self.job.batch / statistics.median(self.seconds)
 
     @property
     def flops_per_second(self) -> float | None:
-        """Two for each multiply-accumulate; a training step counts as three inferences."""
+        """Counts two operations per multiply-accumulate; a training step counts as three inferences."""
         if self.cost is None:
             return None
         return 2 * self.cost.macs * (3 if self.job.mode == "train" else 1) / statistics.median(self.seconds)
 
     @property
     def share_of_products(self) -> float | None:
-        """Achieved FLOP/s as a share of those of the model's matrix products alone, median over rounds."""
+        """Returns the FLOP/s achieved divided by those of the model's matrix products alone, median over rounds."""
         if not self.product_seconds or self.cost is None:
             return None
         work = 3 if self.job.mode == "train" else 1
@@ -74,7 +74,7 @@ class Measurement:
 
 
 def find(models: list[str], options: BenchmarkOptions) -> list[Contestant]:
-    """The contestants, all of which exist.
+    """Returns the contestants, after checking that each model exists.
 
     Args:
         models: See options.contestants.
@@ -99,10 +99,10 @@ def benchmark(rivals: list[Contestant], options: BenchmarkOptions, console: Cons
     Args:
         rivals: From find.
         options: What to measure.
-        console: To show progress on.
+        console: The console that shows progress.
 
     Raises:
-        BenchmarkError: A plan that cannot be carried out.
+        BenchmarkError: The options cannot be carried out.
     """
     device = str(best_device(options.device))
     threads = options.threads or torch.get_num_threads()
@@ -130,7 +130,7 @@ def largest_batch(rivals: list[Contestant], job: Job) -> Job:
 
 
 def measure_size(rivals: list[Contestant], job: Job, options: BenchmarkOptions, console: Console) -> list[Measurement]:
-    """The rows of one size, in the order of the contestants."""
+    """Measures all contestants at one size, and returns the rows in their order."""
     rows = [Measurement(contestant, job) for contestant in rivals]
     with progress(console) as bar:
         task = bar.add_task("preparing", total=len(rows) * 4)
@@ -156,12 +156,12 @@ def measure_size(rivals: list[Contestant], job: Job, options: BenchmarkOptions, 
 
 
 def counted(row: Measurement) -> Cost | None:
-    """Parameters and MACs, if the inside of the model is known."""
+    """Counts parameters and MACs, unless the model is an exported file."""
     return None if row.contestant.is_file else cost_of(row.contestant, row.job.img_size, row.job.batch)
 
 
 def check_graph(row: Measurement) -> None:
-    """Exports what is to be exported, in a process of its own."""
+    """Exports the graph in a process of its own, if the engine needs one."""
     if row.contestant.engine not in ("eager", "compile") and row.job.mode != "train":
         error = in_child(exported, row.contestant, row.job)[1]
         if error:
@@ -169,7 +169,7 @@ def check_graph(row: Measurement) -> None:
 
 
 def rehearsed(row: Measurement, wanted: bool) -> int | None:
-    """Peak memory."""
+    """Measures peak memory in a process of its own, if wanted."""
     if not wanted:
         return None
     peak, error = in_child(peak_memory, row.contestant, row.job)
@@ -207,7 +207,7 @@ def time_rows(
 
 
 def progress(console: Console) -> Progress:
-    """The progress bar."""
+    """Makes the progress bar."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),

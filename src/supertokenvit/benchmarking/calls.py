@@ -1,4 +1,4 @@
-"""From a contestant to something that can be timed: one inference or one training step in some engine."""
+"""This module makes a callable to time of a contestant: one inference or one training step in its engine."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,15 +25,15 @@ LR = 1e-6  # small, so that the weights stay what they are over many steps
 
 @dataclass(frozen=True)
 class Job:
-    """What every contestant of a table does.
+    """Describes the task that all contestants of one table share.
 
     Args:
         mode: "inference", "train" or "latency".
-        batch: Images at once.
-        img_size: Side in pixels.
+        batch: Images per call.
+        img_size: Side of the images in pixels.
         device: torch's name of the device.
-        threads: Of the CPU.
-        folder: Where exported graphs go.
+        threads: CPU threads.
+        folder: The folder for exported graphs.
     """
 
     mode: str

@@ -1,4 +1,4 @@
-"""`supertokenvit benchmark`: measures, prints the tables, and leaves rows and plots."""
+"""This module is `supertokenvit benchmark`: it measures, prints the tables, and writes rows and plots."""
 
 import sys
 
@@ -17,7 +17,7 @@ def run_and_write(models: list[str], options: BenchmarkOptions, console: Console
     Args:
         models: See options.contestants.
         options: What to measure.
-        console: Where tables and progress go.
+        console: The console for tables and progress.
 
     Raises:
         BenchmarkError: A model that does not exist, or one that could not be measured; the others have been.

@@ -1,4 +1,4 @@
-"""What a model computes: parameters, MACs, and the shapes of its matrix products."""
+"""This module counts what a model computes: parameters, MACs, and the shapes of its matrix products."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -22,13 +22,13 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one inference of a batch.
+    """Holds the cost of one inference of a batch.
 
     Args:
-        parameters: Of the model.
+        parameters: Parameters of the model.
         macs: Multiply-accumulates of the batch, attention included.
-        products: How often each matrix product [n, rows, inner] x [n, inner, columns] is computed; convolutions as the
-            product that they are (patches x kernels), depthwise ones left out.
+        products: How often each matrix product [n, rows, inner] x [n, inner, columns] is computed. Convolutions count
+            as products of patches and kernels; depthwise ones are left out.
     """
 
     parameters: int
@@ -37,7 +37,7 @@ class Cost:
 
 
 def own_size(contestant: Contestant) -> int:
-    """Side of the images that a model is made for."""
+    """Returns the side of the images that a model is made for."""
     if contestant.is_file:
         raise BenchmarkError(f"{contestant.model}: say the --img_size it takes")
     if is_model_folder(contestant.model):
@@ -46,11 +46,11 @@ def own_size(contestant: Contestant) -> int:
 
 
 def make_model(contestant: Contestant, img_size: int) -> nn.Module:
-    """The torch model in eval mode, made for that size if it has to be.
+    """Makes the torch model in eval mode, built for that size if the model has a fixed one.
 
     Args:
-        contestant: Its model, arguments and attention.
-        img_size: Side in pixels.
+        contestant: The model, its arguments and its attention.
+        img_size: Side of the images in pixels.
     """
     if is_model_folder(contestant.model):
         model = load_model(contestant.model).model
@@ -69,18 +69,18 @@ def make_model(contestant: Contestant, img_size: int) -> nn.Module:
 
 
 def channels_of(model: nn.Module) -> int:
-    """Of the images that a timm model takes."""
+    """Returns the number of channels of the images that a timm model takes."""
     cfg: Any = model.pretrained_cfg
     return cfg["input_size"][0]
 
 
 def cost_of(contestant: Contestant, img_size: int, batch: int) -> Cost:
-    """Counted by running the model without fused attention, on the meta device.
+    """Counts the cost by running the model without fused attention, on the meta device.
 
     Args:
-        contestant: Whose model.
-        img_size: Side in pixels.
-        batch: Images at once.
+        contestant: The contestant whose model is counted.
+        img_size: Side of the images in pixels.
+        batch: Images per call.
     """
     with torch.device("meta"):
         model = make_model(replace(contestant, fused=False), img_size).requires_grad_(False)
@@ -93,14 +93,14 @@ def cost_of(contestant: Contestant, img_size: int, batch: int) -> Cost:
 
 
 class MatrixProducts(TorchDispatchMode):
-    """Notes the shape of every matrix product that is computed under it."""
+    """Records the shape of every matrix product that is computed inside this context."""
 
     def __init__(self) -> None:
         super().__init__()
         self.products: Counter[Product] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Called by torch for every operation."""
+        """Records one operation; torch calls this for each."""
         out = func(*args, **(kwargs or {}))
         kind = func._overloadpacket
         if kind in (aten.mm, aten.addmm):
@@ -118,7 +118,7 @@ class MatrixProducts(TorchDispatchMode):
 
 
 def operands(product: Product, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Random matrices of a product's shape; the right one as a Linear holds it."""
+    """Makes random matrices of a product's shape; the right one is transposed, as in a Linear layer."""
     n, rows, inner, columns = product
     a = torch.randn(n, rows, inner, device=device, dtype=dtype)
     b = torch.randn(n, columns, inner, device=device, dtype=dtype)
@@ -126,5 +126,5 @@ def operands(product: Product, dtype: torch.dtype, device: torch.device) -> tupl
 
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:
-    """The product, as Linear or attention computes it."""
+    """Computes the product as Linear or attention does."""
     return F.linear(a, b) if a.ndim == 2 else torch.bmm(a, b.transpose(1, 2))

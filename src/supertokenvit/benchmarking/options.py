@@ -1,4 +1,4 @@
-"""What is to be measured: the options of `supertokenvit benchmark`, and the contestants they describe."""
+"""This module holds the options of `supertokenvit benchmark` and the contestants that they describe."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,12 +16,12 @@ FILES = {".onnx": "onnx", ".xml": "openvino"}
 
 
 class BenchmarkError(UserError):
-    """Something that cannot be measured; one line that says why."""
+    """Says in one line why something cannot be measured."""
 
 
 @dataclass
 class BenchmarkOptions:
-    """Everything that decides a benchmark."""
+    """Holds all options of a benchmark."""
 
     mode: Mode = "inference"
     """inference, train (forward, backward and AdamW's update) or latency (inference of one image)"""
@@ -32,7 +32,7 @@ class BenchmarkOptions:
     engine: List[EngineName] = field(default_factory=lambda: ["eager"])
     """What computes, each with every model: eager, compile (both torch), onnx, openvino, onnx-int8, openvino-int8"""
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of weights and images in the torch engines; in training that of autocast"""
+    """Data type of weights and images in the torch engines; in training, the data type of autocast"""
     channels_last: bool = False
     """Memory format of weights and images in the torch engines"""
     fused: bool = True
@@ -40,13 +40,13 @@ class BenchmarkOptions:
     reparam: bool = False
     """Fold what a model can fold for inference (timm's reparameterize_model), such as BatchNorm"""
     device: Optional[str] = None
-    """cpu, cuda, mps; the best there is"""
+    """cpu, cuda, mps; the best available by default"""
     threads: Optional[int] = None
-    """Of the CPU; torch's own choice"""
+    """CPU threads; torch's own choice by default"""
     rounds: int = 7
-    """Turns that each model takes"""
+    """Timed turns per model"""
     seconds: float = 1.0
-    """Least length of a turn"""
+    """Minimum length of a turn in seconds"""
     memory: bool = True
     """Measure peak memory, each model in a process of its own, before the turns"""
     out: Optional[str] = None
@@ -63,15 +63,15 @@ class BenchmarkOptions:
 
 @dataclass(frozen=True)
 class Contestant:
-    """One model in one setting.
+    """Describes one model in one setting.
 
     Args:
         model: A timm name, a run folder, an .onnx or an .xml file.
-        engine: What computes.
-        dtype: Of weights and images.
-        channels_last: Memory format.
-        fused: timm's fused attention.
-        reparam: Folded for inference.
+        engine: One of ENGINES.
+        dtype: Data type of weights and images.
+        channels_last: Use the channels-last memory format.
+        fused: Use timm's fused attention.
+        reparam: Fold the model for inference.
         args: Further arguments of the model, as pairs.
     """
 
@@ -85,11 +85,11 @@ class Contestant:
 
     @property
     def is_file(self) -> bool:
-        """Whether it is an exported graph, of which only the engine knows the inside."""
+        """Says whether the model is an exported graph, whose layers cannot be counted."""
         return Path(self.model).suffix in FILES
 
     def name(self) -> str:
-        """The model and what differs from the default setting."""
+        """Names the model and each setting that is not the default."""
         extra = [f"{key}={value}" for key, value in self.args]
         extra += [] if self.fused else ["fused=false"]
         extra += ["reparam=true"] if self.reparam else []
@@ -99,12 +99,12 @@ class Contestant:
 
 
 def contestants(models: List[str], options: BenchmarkOptions) -> list[Contestant]:
-    """Every model with every engine.
+    """Pairs every model with every engine.
 
     Args:
         models: Each NAME, or NAME:KEY=VALUE,KEY=VALUE with the keys engine, dtype, channels_last, fused, reparam and
             whatever the model takes.
-        options: What holds for models that do not say otherwise.
+        options: Settings for models that do not set their own.
 
     Raises:
         BenchmarkError: A model that cannot be understood, or is there twice.
@@ -133,7 +133,7 @@ def contestants(models: List[str], options: BenchmarkOptions) -> list[Contestant
 
 
 def check(contestant: Contestant, text: str) -> Contestant:
-    """The contestant, if its setting is possible."""
+    """Returns the contestant if its setting is possible."""
     switches = [(key, (False, True)) for key in ("channels_last", "fused", "reparam")]
     for key, allowed in (("engine", ENGINES), ("dtype", DTYPES), *switches):
         if getattr(contestant, key) not in allowed:

@@ -1,4 +1,4 @@
-"""What a benchmark leaves: a table, a CSV with all rounds and the environment, and plots."""
+"""This module makes the table, the CSV with all rounds and the environment, and the plots."""
 
 import csv
 import importlib.metadata
@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
 from rich.table import Column, Table
 
 from ..machine import environment
@@ -21,7 +20,7 @@ ENGINE_PACKAGES = ("onnxruntime", "openvino", "nncf")
 
 
 def quartiles(values: list[float]) -> tuple[float, float, float]:
-    """First quartile, median, third quartile."""
+    """Returns the first quartile, the median and the third quartile."""
     if len(values) < 2:
         return (values[0],) * 3
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -29,7 +28,7 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
 
 
 def record(row: Measurement) -> dict[str, Any]:
-    """A row as numbers under plain names; None where there is no figure."""
+    """Turns a measurement into named numbers, with None where there is no figure."""
     job, cost = row.job, row.cost
     about: dict[str, Any] = {
         "model": row.contestant.name(),
@@ -65,11 +64,11 @@ def record(row: Measurement) -> dict[str, Any]:
 
 
 def make_table(rows: list[Measurement], width: int) -> Table:
-    """For the screen; ratios are to the first row.
+    """Makes the table for the screen; ratios are relative to the first row.
 
     Args:
-        rows: Of one job.
-        width: Of the screen in characters; a narrow one gets the most important columns.
+        rows: The measurements of one job.
+        width: Width of the screen in characters; a narrow one gets the most important columns.
     """
     job = rows[0].job
     what = {"train": "training step", "latency": "latency"}.get(job.mode, "inference")
@@ -92,12 +91,12 @@ def make_table(rows: list[Measurement], width: int) -> Table:
 
 
 def number(value: float | None, form: str, unit: str = "") -> str:
-    """A cell, or a dash where there is no figure."""
+    """Formats a cell, or a dash where there is no figure."""
     return "-" if value is None else f"{value:{form}}{unit}"
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """Two quartiles."""
+    """Formats two quartiles."""
     return "-" if low is None or high is None else f"{low:.2f}-{high:.2f}"
 
 
@@ -119,7 +118,7 @@ COLUMNS: list[
 
 
 def write_rows(path: Path, rows: list[Measurement]) -> None:
-    """All rows with their rounds and the environment, as CSV."""
+    """Writes all rows with their rounds and the environment as CSV."""
     packages = {}
     for package in ENGINE_PACKAGES:
         try:
@@ -136,7 +135,7 @@ def write_rows(path: Path, rows: list[Measurement]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """What write_rows wrote; numbers as numbers, None where there was no figure."""
+    """Reads what write_rows wrote: numbers as numbers, and None where there was no figure."""
     with open(path, newline="") as file:
         return [{key: _value(text) for key, text in row.items()} for row in csv.DictReader(file)]
 
@@ -151,12 +150,14 @@ def _value(text: str) -> Any:
 
 
 def label(row: dict[str, Any]) -> str:
-    """Model and engine, the engine only if it is not eager torch."""
+    """Names the model, and the engine if it is not eager torch."""
     return row["model"] if row["engine"] == "eager" else f"{row['model']} {row['engine']}"
 
 
 def draw_throughput(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Images per second against parameters, one point for each record with figures, named in a column beside."""
+    """Draws images per second against parameters, with one named point for each record that has figures."""
+    from matplotlib.figure import Figure  # slow to import
+
     found = [row for row in rows if row["images_per_second"] is not None and row["parameters"] is not None]
     found.sort(key=lambda row: row["images_per_second"])
     figure = Figure(figsize=(10, 6), layout="constrained")
@@ -186,7 +187,7 @@ def draw_throughput(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def spread_out(values: list[float], gap: float) -> list[float]:
-    """Rising numbers moved up and down until they are `gap` apart at least."""
+    """Moves rising numbers up and down until they are at least `gap` apart."""
     up: list[float] = []
     for value in values:
         up.append(max(value, up[-1] + gap) if up else value)
@@ -197,7 +198,7 @@ def spread_out(values: list[float], gap: float) -> list[float]:
 
 
 def curves_of(rows: list[dict[str, Any]]) -> dict[str, dict[int, float]]:
-    """Milliseconds per image by side of the image, for each model and engine."""
+    """Collects milliseconds per image by side of the image, for each model and engine."""
     curves: dict[str, dict[int, float]] = {}
     for row in rows:
         if row["images_per_second"] is not None:
@@ -206,7 +207,9 @@ def curves_of(rows: list[dict[str, Any]]) -> dict[str, dict[int, float]]:
 
 
 def draw_sizes(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Milliseconds per image against the side of the image, with the sizes at which two models cost the same."""
+    """Draws milliseconds per image against its side, and marks the sizes at which two models cost the same."""
+    from matplotlib.figure import Figure
+
     curves = curves_of(rows)
     figure = Figure(figsize=(8, 5), layout="constrained")
     axis = figure.subplots()
@@ -228,7 +231,7 @@ def draw_sizes(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def crossings(one: dict[int, float], other: dict[int, float]) -> list[tuple[float, float]]:
-    """Where two curves of cost over size meet, straight lines between their points on logarithmic scales."""
+    """Finds where two curves of cost over size cross, with straight lines between points on logarithmic scales."""
     sizes = sorted(set(one) & set(other))
     found = []
     for a, b in zip(sizes, sizes[1:], strict=False):
@@ -240,6 +243,6 @@ def crossings(one: dict[int, float], other: dict[int, float]) -> list[tuple[floa
 
 
 def exponent(curve: dict[int, float]) -> float:
-    """Growth of cost with the side of the image from the smallest to the largest: 2 is in proportion to the area."""
+    """Returns the exponent of cost in the side of the image, smallest to largest; 2 is proportional to the area."""
     a, b = min(curve), max(curve)
     return math.log(curve[b] / curve[a]) / math.log(b / a)

@@ -1,4 +1,4 @@
-"""Taking turns: rounds of timed calls, the machine's own matrix products among them, and peak memory apart."""
+"""This module times calls in turns, matrix products alone among them, and measures peak memory separately."""
 
 import gc
 import math
@@ -21,13 +21,13 @@ MOST = 1 << 25  # numbers that the left operand or the result of products alone 
 
 
 def one_line(error: BaseException) -> str:
-    """What went wrong, short enough for a table."""
+    """Shortens an error to one line that fits in a table."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 def seconds_of(call: Callable[[], Any], times: int, wait: Callable[[], None]) -> float:
-    """Seconds of one call, from several in a row."""
+    """Returns the seconds of one call, as the mean of several in a row."""
     start = time.perf_counter()
     for _ in range(times):
         call()
@@ -50,7 +50,7 @@ def take_turns(
     Args:
         calls: By a key of their own.
         rounds: Turns of each.
-        seconds: Least length of a turn.
+        seconds: Minimum length of a turn.
         wait: Returns when the work of a call is done.
         advance: Called after each turn.
 
@@ -84,7 +84,7 @@ def take_turns(
 
 
 def product_call(products: Iterable[tuple[Product, int]], dtype: torch.dtype, device: str) -> Callable[[], None]:
-    """What computes the matrix products of a model, each shape as often as the model has it, and nothing else."""
+    """Makes a call that computes only the matrix products of a model, each shape as often as the model does."""
     pieces = [(*piece(product), count) for product, count in products]
     kept = [(operands(part, dtype, torch.device(device)), times * count) for part, times, count in pieces]
 
@@ -98,7 +98,7 @@ def product_call(products: Iterable[tuple[Product, int]], dtype: torch.dtype, de
 
 
 def piece(product: Product) -> tuple[Product, int]:
-    """A product that fits in MOST, and how many of it make the whole."""
+    """Returns a product that fits in MOST, and how many of them make up the whole."""
     n, rows, inner, columns = product
     width = max(inner, columns)
     together = max(d for d in range(1, min(n, max(1, MOST // (rows * width))) + 1) if n % d == 0)
@@ -107,7 +107,7 @@ def piece(product: Product) -> tuple[Product, int]:
 
 
 def in_child(function: Callable[..., Any], *args: Any) -> tuple[Any, str | None]:
-    """What a function returns in a process of its own, or what went wrong there; it may take that process with it."""
+    """Runs a function in a process of its own, and returns its result or its error, even if that process dies."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_answer, args=(sender, function, args))
@@ -136,7 +136,7 @@ def _answer(sender: Any, function: Callable[..., Any], args: tuple) -> None:
 
 
 def peak_memory(contestant: Contestant, job: Job) -> int:
-    """Peak memory of two calls in bytes, weights included. Right only in a process that has done nothing else."""
+    """Measures the peak memory of two calls in bytes, weights included; the process must have done nothing else."""
     torch.set_num_threads(job.threads)
     before = _memory("VmRSS")
     call = make_call(contestant, job)

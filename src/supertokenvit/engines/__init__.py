@@ -1,1 +1,1 @@
-"""What makes a callable of a network: torch, ONNX Runtime and OpenVINO. Every other room may stand on this one."""
+"""Engines turn a network into a callable: torch, ONNX Runtime and OpenVINO. Every room above may use them."""

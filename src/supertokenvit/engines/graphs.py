@@ -1,4 +1,4 @@
-"""Graphs that other engines read, made of torch models: export to ONNX, and int8 of both engines."""
+"""This module exports torch models to ONNX and quantises the graphs to int8 for ONNX Runtime and OpenVINO."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +14,9 @@ def export_onnx(model: nn.Module, images: Tensor, path: Path) -> None:
     """Exports a model with torch's exporter, for images of one shape.
 
     Args:
-        model: In eval mode.
-        images: Of that shape [N, C, H, W].
-        path: To write.
+        model: The model, in eval mode.
+        images: Example images of the shape to export for, [N, C, H, W].
+        path: The .onnx file to write.
 
     Raises:
         EngineError: onnxscript is not installed.
@@ -27,9 +27,9 @@ def export_onnx(model: nn.Module, images: Tensor, path: Path) -> None:
 
 
 def quantise_onnx(graph: Path, to: Path) -> None:
-    """Quantises matrix products to int8, with scales that ONNX Runtime finds as it runs.
+    """Quantises matrix products to int8, with scales that ONNX Runtime computes at run time.
 
-    Convolutions stay: a quantised one is slower than one in fp32.
+    Convolutions stay in fp32, because quantised ones are slower.
 
     Args:
         graph: An .onnx file.
@@ -56,9 +56,8 @@ def quantise_onnx(graph: Path, to: Path) -> None:
 
 
 def stacked_products(graph: Path) -> list[str]:
-    """Names the products with a stack of constant matrices, for which ONNX Runtime has no zero points by column."""
-    import onnx
-
+    """Names the products with a stack of constant matrices, which ONNX Runtime cannot quantise per column."""
+    onnx = need("onnx")
     inside = onnx.load(str(graph)).graph
     stacked = {weight.name for weight in inside.initializer if len(weight.dims) > 2}
     return [node.name for node in inside.node if node.op_type == "MatMul" and stacked & set(node.input)]
@@ -70,7 +69,7 @@ def quantise_openvino(graph: Path, to: Path, batches: Sequence[np.ndarray]) -> N
     Args:
         graph: An .onnx file.
         to: The .xml file to write.
-        batches: Images [N, C, H, W] from which the scales are found.
+        batches: Images [N, C, H, W] from which the scales are computed.
 
     Raises:
         EngineError: NNCF or OpenVINO is not installed.

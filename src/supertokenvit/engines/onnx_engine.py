@@ -1,4 +1,4 @@
-"""A network in ONNX Runtime."""
+"""This module runs a network in ONNX Runtime."""
 
 from pathlib import Path
 
@@ -10,26 +10,26 @@ from .packages import need
 
 
 class OnnxNetwork:
-    """An .onnx file as a callable, on the CPU.
+    """Runs an .onnx file on the CPU.
 
     Args:
-        path: Of the file.
-        threads: For one answer.
+        path: The .onnx file.
+        threads: CPU threads that work on one call.
     """
 
     def __init__(self, path: Path, threads: int) -> None:
         onnxruntime = need("onnxruntime")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        # a waiting pool that spins would take the cores from whoever has its turn
+        # an idle pool that spins would take cores from the model whose turn it is
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.name = self.session.get_inputs()[0].name
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """Answers for normalised images, float32 [N, C, H, W], with logits [N, K]."""
+        """Returns logits [N, K] for normalised images, float32 [N, C, H, W], without converting them."""
         return self.session.run(None, {self.name: images})[0]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Answers as `run` does, for and with tensors."""
-        return torch.from_numpy(self.run(images.detach().contiguous().numpy()))
+        """Returns logits [N, K] on the CPU for images [N, C, H, W] on any device, converting both for `run`."""
+        return torch.from_numpy(self.run(images.detach().cpu().contiguous().numpy()))

@@ -1,4 +1,4 @@
-"""A network in OpenVINO."""
+"""This module runs a network in OpenVINO."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +11,12 @@ from .packages import need
 
 
 class OpenVinoNetwork:
-    """An .xml or .onnx file as a callable, on the CPU, in fp32 but for what is quantised.
+    """Runs an .xml or .onnx file on the CPU; what is not quantised is computed in fp32.
 
     Args:
-        path: Of the file.
-        threads: For one answer.
-        shape: Of all images that will come, [N, C, H, W], for which it is compiled; None keeps the file's own.
+        path: The .xml or .onnx file.
+        threads: CPU threads that work on one call.
+        shape: Compile for images of this one shape [N, C, H, W]; None keeps the shape in the file.
     """
 
     def __init__(self, path: Path, threads: int, shape: Sequence[int] | None = None) -> None:
@@ -31,9 +31,9 @@ class OpenVinoNetwork:
         self.request = core.compile_model(model, "CPU", settings).create_infer_request()
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """Answers for normalised images, float32 [N, C, H, W], with logits [N, K]."""
+        """Returns logits [N, K] for normalised images, float32 [N, C, H, W], without converting them."""
         return self.request.infer([images])[0]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Answers as `run` does, for and with tensors."""
-        return torch.from_numpy(self.run(images.detach().contiguous().numpy()).copy())
+        """Returns logits [N, K] on the CPU for images [N, C, H, W] on any device, converting both for `run`."""
+        return torch.from_numpy(self.run(images.detach().cpu().contiguous().numpy()).copy())

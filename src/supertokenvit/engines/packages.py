@@ -1,4 +1,4 @@
-"""Optional packages: imported where they are needed, and named with their extra where they are missing."""
+"""This module imports optional packages on demand, and names the extra to install if one is missing."""
 
 import contextlib
 import io
@@ -13,7 +13,7 @@ from ..errors import UserError
 
 
 class EngineError(UserError):
-    """A network that an engine cannot run."""
+    """Reports that an engine cannot run a network."""
 
 
 def need(package: str) -> Any:

@@ -1,4 +1,4 @@
-"""A network in torch, eager or compiled."""
+"""This module runs a network in torch, eager or compiled."""
 
 from typing import Any
 
@@ -9,15 +9,16 @@ from ..machine import autocast
 
 
 class TorchNetwork:
-    """A torch model as a callable that answers in eval mode and leaves the model's modes as it found them.
+    """Runs a torch model in eval mode and leaves each module's train/eval mode as it was.
 
-    Gradients are kept unless the caller turns them off.
+    Gradients are kept unless the caller turns them off. A part that learns while the model as a whole is in eval mode
+    is put into eval mode too, because its BatchNorm would otherwise learn from the images that it answers for.
 
     Args:
-        model: Put on the device.
-        device: Where it computes.
-        precision: Of the products: "fp32", or "bf16" under autocast.
-        compiled: Compile it on the first call (torch.compile).
+        model: The model, which is moved to the device.
+        device: The device that computes.
+        precision: "fp32", or "bf16" to run under autocast.
+        compiled: Compile the model on the first call (torch.compile).
     """
 
     def __init__(
@@ -27,18 +28,18 @@ class TorchNetwork:
         self.call: Any = torch.compile(model) if compiled else model
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Answers for normalised images [N, C, H, W] with float32 logits [N, K] on the device."""
-        if not self.model.training:
-            return self.answer(images)
+        """Returns float32 logits [N, K] on the device for normalised images [N, C, H, W] on any device."""
         learning = [module for module in self.model.modules() if module.training]
+        if not learning:
+            return self.answer(images)
         self.model.eval()
         try:
             return self.answer(images)
         finally:
-            for module in learning:  # one by one: what is frozen was in eval mode
+            for module in learning:  # one by one, because frozen parts were in eval mode
                 module.training = True
 
     def answer(self, images: Tensor) -> Tensor:
-        """Answers in the mode that the model is in."""
+        """Returns the logits in the mode that the model is in."""
         with autocast(self.precision, self.device):
             return self.call(images.to(self.device)).float()
