@@ -6,20 +6,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supertokenvit.model.architecture import Architecture
 from supertokenvit.model.family import VARIANTS
 from supertokenvit.model.network import SuperTokenTransformer
 
 from . import reference
 
 TINY = {"stride": 4, "window": 2, "width": 8, "heads": 2, "local_layers": 2, "global_layers": 1, "class_layers": 1}
+TINY |= {"local_mlp_ratio": 4.0, "layer_scale": None}
 
 
 PADDED = (10, 33)  # a grid of 3 x 9 patches: with windows of side 2, padding on the right and at the bottom
 
 
-def make(img_size=16, seed=0, noise=0.3, **fields):
+def make(img_size=16, seed=0, noise=0.3, base=TINY, **fields):
     torch.manual_seed(seed)
-    model = SuperTokenTransformer(num_classes=3, img_size=img_size, dtype=torch.float64, **(TINY | fields))
+    model = SuperTokenTransformer(num_classes=3, img_size=img_size, dtype=torch.float64, **(base | fields))
     with torch.no_grad():  # away from zeros, ones and tiny scales, where faults could hide
         for parameter in model.parameters():
             parameter.add_(noise * torch.randn_like(parameter))
@@ -68,9 +70,9 @@ def test_every_variant_in_small_equals_the_reference(variant):
     """The variant's own geometry, with few and narrow layers."""
     fields = VARIANTS[variant] | {"width": 16, "heads": 2, "local_layers": 1, "global_layers": 1, "class_layers": 1}
     img_size = fields.pop("img_size", 224)
-    model = make(
-        img_size=2 * fields.get("window", 7) * fields.get("stride", 8) if img_size == 224 else img_size, **fields
-    )
+    geometry = Architecture(**fields)
+    two_windows = 2 * geometry.window * geometry.stride
+    model = make(img_size=two_windows if img_size == 224 else img_size, base={}, **fields)
     side = model.windows.side * model.architecture.stride
     check(model, side, 2 * side, batch=1)
     check(model, side - 3, side + 5, batch=1)
@@ -81,7 +83,7 @@ def test_every_variant_in_small_equals_the_reference(variant):
 @pytest.mark.parametrize("size", [(56, 56), (50, 70)], ids=str)
 def test_every_variant_in_full_equals_the_reference(variant, size):
     # less noise, as a sum over hundreds of channels would otherwise drown what each of them does
-    model = make(noise=0.05, **({"img_size": 224, "stride": 8, "window": 7} | VARIANTS[variant]))
+    model = make(noise=0.05, base={}, **({"img_size": 224} | VARIANTS[variant]))
     assert model.architecture == timm.create_model(variant, device="meta").architecture
     check(model, *size, batch=1)
 

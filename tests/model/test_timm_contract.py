@@ -293,3 +293,36 @@ def test_final_features_of_intermediates_are_those_of_the_forward_pass_to_the_la
         final, maps = model.forward_intermediates(x)
         assert torch.equal(final, model.forward_features(x))
         assert torch.equal(maps[-1], model.forward_intermediates(x, indices=1, intermediates_only=True)[0])
+
+
+@pytest.mark.parametrize("given", [[-1, 0], [5, 1], [2, 2, 0], (4, -6)], ids=str)
+def test_maps_come_in_the_order_of_the_layers_whatever_the_order_of_their_numbers(given):
+    model = nano()
+    everything = model.forward_intermediates(x(), intermediates_only=True)
+    maps = model.forward_intermediates(x(), indices=list(given), intermediates_only=True)
+    wanted = sorted({i % len(everything) for i in given})
+    assert len(maps) == len(wanted)
+    for i, found in zip(wanted, maps, strict=True):
+        assert torch.equal(found, everything[i]), i
+
+
+def test_in_training_each_layer_is_run_once_when_its_map_is_asked_for():
+    """With drop path, a second pass would draw other branches: the map would not be what the next layer read."""
+    model = nano(drop_path_rate=0.5).train()
+    ran = []
+    last = model.local_layers[-1]
+    last.register_forward_hook(lambda *_: ran.append(1))
+    model.forward_intermediates(x())
+    assert len(ran) == 1
+
+
+@pytest.mark.parametrize("field", ["mlp_ratio", "local_mlp_ratio", "layer_scale"])
+def test_a_field_that_is_no_number_is_named(field):
+    with pytest.raises(ValueError, match=field):
+        nano(**{field: "4"})
+
+
+@pytest.mark.parametrize("count", [-1, 2.0, "3", True])
+def test_an_impossible_number_of_classes_is_named(count):
+    with pytest.raises(ValueError, match="num_classes"):
+        nano().reset_classifier(count)

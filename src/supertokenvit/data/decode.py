@@ -24,6 +24,7 @@ T = TypeVar("T")
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "AVIF")  # JPEG has MPO in it
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # long texts and colour profiles are no damage
 MAX_PIXELS = 100_000_000  # 100 megapixels: 300 MB decoded
+MAX_BYTES = 3 * MAX_PIXELS  # no file needs more for so many pixels
 
 
 class BadImage(UserError):
@@ -45,6 +46,28 @@ class BadImage(UserError):
 def printable(name: str | os.PathLike) -> str:
     r"""The name of a file to show to a person: what of it is no UTF-8 as \xNN."""
     return os.fspath(name).encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def too_large(name: str) -> BadImage:
+    """Makes the error of a file that is larger than any image that is read."""
+    return BadImage(name, f"over the limit of {MAX_BYTES / 1e6:g} MB for a file")
+
+
+def read_file(path: str | os.PathLike) -> bytes:
+    """Returns the content of an image file.
+
+    Args:
+        path: Of the file.
+
+    Raises:
+        BadImage: It is larger than MAX_BYTES; no more than that is read.
+        OSError: It cannot be read.
+    """
+    with open(path, "rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise too_large(printable(path))
+    return content
 
 
 @functools.cache

@@ -1,23 +1,28 @@
 """Defines what labelled images are, wherever they come from: a source gives any of them by its index."""
 
-import zipfile
-import zlib
+import os
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
 
 from ..errors import UserError
-from .decode import BadImage, decode
-
-# The splits of a data set, by the names that folders, shards and libraries give them.
-SPLIT_NAMES = {name: name for name in ("train", "val", "test")}
-SPLIT_NAMES |= {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+from .decode import decode
 
 
 class DataError(UserError):
     """Data that cannot be used; one line says what is wrong, why, and what to do."""
+
+
+def class_name(text: str) -> str:
+    """Returns the name of a class in Unicode's composed form (NFC), so that names that look the same are the same.
+
+    macOS writes the names of folders in the decomposed form: "é" there is an e and an accent.
+    """
+    return unicodedata.normalize("NFC", text)
 
 
 class Source(ABC):
@@ -43,9 +48,18 @@ class Source(ABC):
     def name(self, i: int) -> str:
         """Returns the path or key of an image, to show to a person."""
 
+    def key(self, i: int) -> str:
+        """Returns the last folder and the name of an image, which stay the same when the data set is moved."""
+        return "/".join(self.name(i).replace(os.sep, "/").rsplit("/", 2)[-2:])
+
     @abstractmethod
     def read(self, i: int) -> bytes:
-        """Returns the content of an image file."""
+        """Returns the content of an image file.
+
+        Raises:
+            BadImage: It cannot be unpacked, or is too large.
+            OSError: The disk or the network fails, which is no fault of the image.
+        """
 
     def image(self, i: int, enough: int | None = None) -> Image.Image:
         """Decodes an image to 8-bit RGB.
@@ -58,11 +72,20 @@ class Source(ABC):
             BadImage: The image cannot be unpacked or decoded.
             OSError: The disk or the network fails, which is no fault of the image.
         """
-        try:
-            data = self.read(i)
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-            raise BadImage(self.name(i), f"cannot be unpacked ({error})") from None
-        return decode(data, self.name(i), enough=enough)
+        return decode(self.read(i), self.name(i), enough=enough)
+
+
+@dataclass
+class Stored:
+    """A data set as it is stored.
+
+    Args:
+        splits: Its splits by name: train, val and test, as many as there are.
+        left_out: What of it is not read, and what else a person should know of it; a line for each.
+    """
+
+    splits: dict[str, Source]
+    left_out: list[str] = field(default_factory=list)
 
 
 class Subset(Source):
@@ -107,7 +130,8 @@ class ProcessShare(Subset):
 
 def targets_by_name(source: Source, classes: list[str]) -> np.ndarray:
     """Returns a source's targets as numbers of another list of classes, which must have all of the source's."""
-    order = np.array([classes.index(name) for name in source.classes], dtype=np.int64)  # without classes, still int64
+    number = {class_name(name): k for k, name in enumerate(classes)}
+    order = np.array([number[class_name(name)] for name in source.classes], dtype=np.int64)  # also without classes
     if not source.multi_label:
         return order[source.targets]
     targets = np.zeros((len(source), len(classes)), dtype=np.float32)
@@ -126,7 +150,7 @@ def renamed(source: Source, classes: list[str], what: str) -> Source:
     Raises:
         DataError: The source has a class that is not in the list.
     """
-    unknown = sorted(set(source.classes) - set(classes))
+    unknown = sorted(unknown_classes(source, classes))
     if unknown:
         raise DataError(
             f"{what} has classes that the training images lack: {', '.join(unknown[:5])}; "
@@ -135,6 +159,12 @@ def renamed(source: Source, classes: list[str], what: str) -> Source:
     same = Subset(source, np.arange(len(source)))
     same.classes, same.targets = classes, targets_by_name(source, classes)
     return same
+
+
+def unknown_classes(source: Source, classes: Sequence[str]) -> list[str]:
+    """Returns the classes of a source that are not in a list of classes."""
+    known = set(map(class_name, classes))
+    return [name for name in source.classes if class_name(name) not in known]
 
 
 def unlabelled_images(source: Source) -> int:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Optional
 
 from .mixer import MIXERS
@@ -61,7 +62,8 @@ class Architecture:
             "class_layers",
             "stem_convs",
         ):
-            check(isinstance(getattr(self, field), int), field, "a whole number")
+            value = getattr(self, field)
+            check(isinstance(value, Integral) and not isinstance(value, bool), field, "a whole number")
         for field in ("window", "width", "heads", "local_layers", "stem_convs"):
             check(getattr(self, field) >= 1, field, "at least 1")
         for field in ("global_layers", "class_layers"):
@@ -73,8 +75,9 @@ class Architecture:
         for field in ("mixer", "global_mixer"):
             check(getattr(self, field) in MIXERS, field, f"one of {', '.join(MIXERS)}")
         for field in ("mlp_ratio", "local_mlp_ratio"):
+            check(isinstance(getattr(self, field), Real), field, "a number")
             # less would leave an MLP without hidden channels
             check(1 <= self.width * getattr(self, field) < math.inf, field, f"at least 1 / width={self.width}")
-        check(
-            self.layer_scale is None or 0 < self.layer_scale < math.inf, "layer_scale", "above 0, or None for no scale"
-        )
+        scale = self.layer_scale
+        ok = scale is None or (isinstance(scale, Real) and 0 < scale < math.inf)
+        check(ok, "layer_scale", "above 0, or None for no scale")

@@ -165,12 +165,15 @@ class SuperTokenTransformer(TimmContract):
         x, mask, grid = self.windows(x)  # [B, gh*gw, T, C]
         for i, layer in enumerate(self.local_layers):
             if i <= last:
+                asked = take is not None and i in take
                 # nobody reads the patch tokens that the last local layer would give, unless they are asked for
                 super_only = i == L - 1 and not self.ends_in_patches and collect is None
-                if super_only and take is not None and i in take:
+                if super_only and asked and self.training:
+                    super_only = False  # one pass, as drop path would draw other branches in a second one
+                elif super_only and asked:
                     taken.append(layer(x, grid, mask))  # besides: what goes on stays the same to the last bit
                 x = layer(x, grid, mask, collect, super_only)  # [B, gh*gw, T, C], with super_only [B, gh*gw, 1, C]
-                if not super_only and take is not None and i in take:
+                if not super_only and asked:
                     taken.append(x)
         if not self.ends_in_patches:
             x = x[:, :, 0]  # [B, gh*gw, C]: the patch tokens are left behind

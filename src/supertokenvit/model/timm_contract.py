@@ -3,6 +3,7 @@
 The one place that imports private names of timm. The methods are described in timm's own models (1.0.31).
 """
 
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set, Tuple, Union
 
 import torch
@@ -27,13 +28,13 @@ def check_pool(global_pool: str, has_class_layers: bool) -> None:
 
 def check_count(name: str, value: int, least: int) -> None:
     """Raises ValueError for what is no whole number, or too small a one."""
-    if not isinstance(value, int) or value < least:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name}={value!r}: must be a whole number of at least {least}")
 
 
 def check_rate(name: str, value: float) -> None:
     """Raises ValueError for what is no probability below one."""
-    if not isinstance(value, (int, float)) or not 0 <= value < 1:
+    if not isinstance(value, Real) or not 0 <= value < 1:
         raise ValueError(f"{name}={value!r}: must be from 0 to less than 1")
 
 
@@ -70,7 +71,8 @@ class TimmContract(nn.Module):
 
         Args:
             x: Images [B, in_chans, H, W].
-            indices: Layers by number (local ones first), or the last n if an int, or all if None.
+            indices: Layers by number (local ones first), or the last n if an int, or all if None. The maps come in the
+                order of the layers, each once, whatever the order of the numbers.
             norm: Apply the final norm to each.
             stop_early: Leave out the layers above the last one chosen; the final features are then that layer's.
             output_fmt: "NCHW" or "NHWC".
@@ -84,10 +86,12 @@ class TimmContract(nn.Module):
         x, taken, grid, size = self.forward_tokens(x, None, take, last)  # type: ignore[operator]
 
         intermediates: List[Tensor] = []
-        for i, y in zip(take, taken):  # noqa: B905 (torch.jit.script knows no strict)
-            y = self.norm(y) if norm else y
-            y = self.windows.patch_grid(y, grid, size) if i < L else super_token_map(y, grid)
-            intermediates.append(y.permute(0, 2, 3, 1) if output_fmt == "NHWC" else y)
+        for i in range(depth):
+            if i in take:
+                y = taken[len(intermediates)]
+                y = self.norm(y) if norm else y
+                y = self.windows.patch_grid(y, grid, size) if i < L else super_token_map(y, grid)
+                intermediates.append(y.permute(0, 2, 3, 1) if output_fmt == "NHWC" else y)
         if intermediates_only:
             return intermediates
         if last < depth - 1:
@@ -145,6 +149,7 @@ class TimmContract(nn.Module):
                 "token", and cannot come back.
         """
         pool = self.global_pool if global_pool is None else global_pool
+        check_count("num_classes", num_classes, least=0)
         check_pool(pool, len(self.class_layers) > 0)
         if pool != "token":
             self.class_token = None
