@@ -88,7 +88,7 @@ class Whole(Preprocess):
 def reduction(run: str, data: str) -> list[dict[str, Any]]:
     """Measures a model on each split of labelled photographs, with JPEGs decoded whole and as `predict` does."""
     rows = []
-    for split, source in read_splits(data).items():
+    for split, source in read_splits(data).splits.items():
         whole, reduced = load(run, device="cpu"), load(run, device="cpu")
         whole.preprocess = Whole(whole.data_config)
         row: dict[str, Any] = {"split": split, "images": len(source), "side": reduced.preprocess.side[0]}

@@ -188,8 +188,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if debug or not any(words in str(error) for words in ("out of memory", "not enough memory", "can't allocate")):
             raise
         fail(f"{str(error).splitlines()[0]}; {NEEDS_LESS.get(words[0], 'a smaller model needs less')}", FAILED)
-    except KeyboardInterrupt:
-        fail("interrupted", 130)
+    except KeyboardInterrupt as error:
+        fail(str(error) or "interrupted", getattr(error, "exit_code", 130))
 
 
 if __name__ == "__main__":

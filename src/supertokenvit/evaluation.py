@@ -15,8 +15,8 @@ from torch import Tensor
 
 from .data.decode import BadImage
 from .data.loading import eval_batches
-from .data.sources import ProcessShare, Source, targets_by_name
-from .data.splits import TrainedOn, open_split
+from .data.sources import ProcessShare, Source, targets_by_name, unknown_classes
+from .data.splits import TrainedOn, data_found, open_split
 from .errors import UserError
 from .machine import keep_freed_memory
 from .model_folder import ModelCard, is_shipped, read_config
@@ -77,7 +77,7 @@ def evaluate(
         0.9167
     """
     predictor = load(run, img_size=img_size, tta=tta, device=device, precision=precision)
-    source, _ = open_labelled(predictor.card, data, split)
+    source, _, _ = open_labelled(run, predictor.card, data, split)
     return evaluate_source(
         predictor, source, batch_size=batch_size, workers=workers, skip_damaged=skip_damaged, progress=progress
     )
@@ -100,7 +100,9 @@ def evaluate_and_write(
     console = console or Console()
     loading = {key: options.pop(key) for key in ("img_size", "tta", "device", "precision") if key in options}
     predictor = load(run, **loading)
-    source, split = open_labelled(predictor.card, data, split)
+    source, split, left_out = open_labelled(run, predictor.card, data, split)
+    for line in left_out:
+        console.print(f"left out: {line}", highlight=False, markup=False, soft_wrap=True)
     result = evaluate_source(predictor, source, **options)
     print_evaluation(result, f"{data or predictor.card.data} ({split})", predictor.task.score_name, console)
     folder = RunFolder(out or home_of(run))
@@ -118,10 +120,13 @@ def home_of(run: str) -> Path:
     return Path("runs") / folder.name if is_shipped(folder) else folder.parent
 
 
-def open_labelled(card: ModelCard, data: str | None, split: str | None) -> tuple[Source, str]:
-    """Opens the labelled images to measure a model on, and says which split they are.
+def open_labelled(
+    run: str | os.PathLike | RunFolder, card: ModelCard, data: str | None, split: str | None
+) -> tuple[Source, str, list[str]]:
+    """Opens the labelled images to measure a model on, and says which split they are and what is left out.
 
     Args:
+        run: As in evaluate; what the training wrote down of its validation images and of its place is read there.
         card: Of the model.
         data: As in evaluate.
         split: As in evaluate.
@@ -130,17 +135,16 @@ def open_labelled(card: ModelCard, data: str | None, split: str | None) -> tuple
         DataError: The data cannot be read, or has no such split.
         EvaluationError: The model does not say what it was trained on, and no data is named.
     """
+    folder = RunFolder(read_config(run)[0].parent)
     spec = data or card.data
     if spec is None:
         raise EvaluationError("--data is missing: the model does not say what it was trained on")
-    return open_split(spec, split, trained_on=trained_on(card), must_be_known=data is None)
-
-
-def trained_on(card: ModelCard) -> TrainedOn | None:
-    """Returns what is known of the images that a model was trained on."""
-    if card.data_fingerprint is None:
-        return None
-    return TrainedOn(card.data_fingerprint, card.val_fraction, card.seed)
+    if data is None:
+        spec = data_found(spec, folder.working_directory())
+    memory = None
+    if card.data_fingerprint is not None:
+        memory = TrainedOn(card.data_fingerprint, card.val_fraction, card.seed, folder.kept_for_validation())
+    return open_split(spec, split, trained_on=memory, must_be_known=data is None)
 
 
 def known_targets(source: Source, classes: list[str]) -> np.ndarray:
@@ -149,7 +153,7 @@ def known_targets(source: Source, classes: list[str]) -> np.ndarray:
     Raises:
         EvaluationError: The data has a class that the model does not know.
     """
-    unknown = [name for name in source.classes if name not in classes]
+    unknown = unknown_classes(source, classes)
     if unknown:
         raise EvaluationError(
             f"the data has classes that the model does not know: {', '.join(unknown[:5])}; "
@@ -218,6 +222,12 @@ def evaluate_source(
     order, first = np.unique([i for _, indices, _ in answers for i in indices], return_index=True)
     if not len(order):
         raise EvaluationError("no image could be decoded")
+    odd = (~torch.isfinite(whole[first]).all(1)).nonzero().flatten()
+    if len(odd):
+        raise EvaluationError(
+            f"{len(odd)} of {len(order)} answers are no numbers, such as that for {source.name(int(order[odd[0]]))}: "
+            "the weights are damaged, or the precision is too low"
+        )
     result = task.figures(whole[first], targets[order], classes)
     result.left_out = list(dict.fromkeys(line for _, _, lines in answers for line in lines))
     return result

@@ -1,6 +1,7 @@
 """A trained model on disk: weights and config.json, as timm's `local-dir:` and transformers read them."""
 
 import copy
+import errno
 import json
 import os
 import shutil
@@ -18,9 +19,10 @@ from torch import nn
 
 from .model.architecture import Architecture
 from .model.family import SHIPPED, WEIGHTS
-from .run_folder import RunFolder, RunFolderError, sync
+from .run_folder import RunFolder, RunFolderError, replace_folder
 
 CONFIG, WEIGHTS_FILE, CARD = "config.json", "model.safetensors", "supertokenvit"
+HUB = "hf-hub:"  # begins the names of models on the Hugging Face Hub, as in timm
 OLDER_CARD = "supertoken"  # the name of the card's place in config.json in version 0.1.0
 OLDER = (
     "if an older version made it, write its architecture into model_args of config.json "
@@ -100,6 +102,9 @@ def save_model(trained: TrainedModel) -> None:
 
     Args:
         trained: A model that timm.create_model made, with the path of the folder.
+
+    Raises:
+        OSError: It cannot be written; an older model is as it was.
     """
     folder = trained.path
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -118,22 +123,19 @@ def save_model(trained: TrainedModel) -> None:
         content[CARD] = asdict(trained.card)
         (fresh / CONFIG).write_text(json.dumps(content, indent=2), encoding="utf-8")
         (fresh / WEIGHTS_FILE).chmod((fresh / CONFIG).stat().st_mode)  # safetensors lets nobody else read it
-        for file in fresh.iterdir():
-            sync(file)
-        old = folder.with_name(f".{folder.name}-old")
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            folder.rename(old)
-        fresh.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        replace_folder(fresh, folder)
+    except SafetensorError as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise OSError(errno.EIO, str(error).splitlines()[0], str(folder)) from error
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
 
 
 def is_trained(name: str) -> bool:
-    """Says whether a name is that of a folder or of a model that comes with the package; if not, timm may know it."""
-    return name in SHIPPED or Path(name).exists()
+    """Says whether a name is that of a folder, of a model that comes with the package or of one on the Hugging Face
+    Hub (hf-hub:OWNER/NAME); if not, timm may know it."""
+    return name in SHIPPED or name.startswith(HUB) or Path(name).exists()
 
 
 def is_model_folder(path: str | os.PathLike) -> bool:
@@ -150,7 +152,7 @@ def load_model(path: str | os.PathLike, img_size: int | None = None) -> TrainedM
     """Reads a run folder, the model folder in it, or NAME.TAG of a model that comes with the package.
 
     Args:
-        path: Of the folder, or the name.
+        path: Of the folder, or the name; also of model.safetensors in it, or hf-hub:OWNER/NAME.
         img_size: Side of the images that it will see, in pixels; that of its training by default.
 
     Returns:
@@ -194,6 +196,10 @@ def read_config(path: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
         RunFolderError: There is no model in it, or its config.json cannot be read.
     """
     folder = WEIGHTS / str(path) if str(path) in SHIPPED else Path(path)
+    if str(path).startswith(HUB):
+        folder = _from_hub(str(path))
+    elif folder.name == WEIGHTS_FILE:
+        folder = folder.parent
     if (RunFolder(folder).model / CONFIG).exists():
         folder = RunFolder(folder).model
     if not (folder / CONFIG).exists() or not (folder / WEIGHTS_FILE).exists():
@@ -206,6 +212,23 @@ def read_config(path: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
     if not timm.is_model(content.get("architecture", "")):
         raise RunFolderError(f"{path}: holds a {content.get('architecture')}, which this version does not know")
     return folder, content
+
+
+def _from_hub(name: str) -> Path:
+    """Fetches a model from the Hugging Face Hub, if it is not here yet, and returns its folder.
+
+    Raises:
+        RunFolderError: It is not there, or the Hub cannot be reached.
+    """
+    from huggingface_hub import hf_hub_download
+
+    try:
+        repository, _, revision = name.removeprefix(HUB).partition("@")
+        files = [hf_hub_download(repository, file, revision=revision or None) for file in (CONFIG, WEIGHTS_FILE)]
+    except Exception as error:  # of the library, of its HTTP client, of the system
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RunFolderError(f"{name}: cannot be fetched from the Hugging Face Hub ({reason})") from error
+    return Path(files[0]).parent
 
 
 def shipped_model() -> Path:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from supertokenvit.data.checking import other_files
 from supertokenvit.data.sources import DataError
 from supertokenvit.data.splits import fingerprint, open_splits
 from tests.data.test_decode import encoded
@@ -116,7 +115,10 @@ def test_val_folder_without_class_folders_is_not_replaced_by_a_cut(tmp_path):
     make_folder(tmp_path / "data" / "train")
     (tmp_path / "data" / "val").mkdir()
     (tmp_path / "data" / "val" / "0.png").write_bytes(PIXELS)
-    refused(tmp_path / "data", "val split has images, but not in class folders")
+    refused(
+        tmp_path / "data",
+        "val split has no images in class folders .left out: 1 image in no split",
+    )
 
 
 def test_images_in_no_split_or_class_folder_are_counted_and_named(tmp_path):
@@ -125,13 +127,13 @@ def test_images_in_no_split_or_class_folder_are_counted_and_named(tmp_path):
     (tmp_path / "data" / "loose.png").write_bytes(PIXELS)
     splits = open_splits(str(tmp_path / "data"))
     assert splits.test is not None and len(splits.test) == 4
-    assert "left out: 3 images in no split or no class folder, such as " in splits.rule
-    assert "left out" not in open_splits(str(make_folder(tmp_path / "tidy"))).rule
+    assert splits.left_out == ["3 images in no split or no class folder, such as extra/cat/000.png"]
+    assert open_splits(str(make_folder(tmp_path / "tidy"))).left_out == []
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("name,tags\n0.png,a|b\n", "first line must be"), ("file,labels\n9.png,a|b\n", "not there: 9.png")],
+    [("name,tags\n0.png,a|b\n", "first line must be file,label"), ("file,labels\n9.png,a|b\n", "not there: 9.png")],
 )
 def test_wrong_labels_csv_is_one_line(tmp_path, text, said):
     write_labelled(tmp_path / "data", text)
@@ -158,7 +160,7 @@ def test_wrong_label_in_a_shard_is_one_line(tmp_path, label, said):
 
 def test_shard_that_is_no_tar_is_one_line(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"junk" * 500)
-    refused(f"wds/{tmp_path}", "cannot be read")
+    refused(f"wds/{tmp_path}", "a.tar: not a readable tar file .it is none")
 
 
 def test_compressed_tar_without_the_ending_is_read(tmp_path):
@@ -192,7 +194,7 @@ def test_tables_and_lists_of_classes_in_another_encoding_are_one_line(tmp_path):
     refused(tmp_path / "data", "labels.csv: not in UTF-8")
     shard = write_tar(tmp_path / "wds" / "a.tar", {"0.png": PIXELS, "0.cls": b"0", "1.png": PIXELS, "1.cls": b"1"})
     (shard.parent / "classes.txt").write_bytes("Käfer\nAmeise\n".encode("cp1252"))
-    refused(f"wds/{shard}", "a shard or its classes.txt cannot be read")
+    refused(f"wds/{shard}", "classes.txt: a list of classes that cannot be read: not in UTF-8")
     refused(f"wds/{tmp_path}/a-{{000..010.tar", "Unbalanced")
 
 
@@ -204,6 +206,6 @@ def test_names_that_are_no_text_are_shown_escaped(tmp_path):
     assert sum(splits.train.name(i).endswith("caf\\xe9.png") for i in range(len(splits.train))) == 1
     assert len(fingerprint(splits.train)) == 16 and splits.train.image(0).size
     os.rename(os.fsencode(folder / "cat" / "002.png"), os.fsencode(folder) + b"/caf\xe9.txt")
-    assert other_files(folder)[0].endswith("caf\\xe9.txt")
+    assert open_splits(str(folder)).left_out == ["1 file .txt: caf\\xe9.txt"]
     os.rename(os.fsencode(folder / "cat"), os.fsencode(folder) + b"/caf\xe9")
     refused(folder, "not in UTF-8: rename its folder")

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from supertokenvit.data.checking import other_files
-from supertokenvit.data.listing import find_images, is_image_name, list_files, list_images
+from supertokenvit.data.listing import find_images, is_image_name, list_folder, list_images
 from supertokenvit.data.sources import DataError
 from supertokenvit.data.splits import open_splits
 from tests.data.test_decode import encoded
@@ -69,7 +68,7 @@ def test_the_order_is_that_of_sorted_paths(tmp_path):
         folders = rng.choice(names, rng.integers(0, 4))
         touch(tmp_path, "/".join([*folders, f"{rng.choice(names)}.{rng.choice(['png', 'JPG', 'txt'])}"]))
     everything = [p for p in sorted(tmp_path.rglob("*")) if p.is_file()]
-    assert list_files(tmp_path) == [str(p.relative_to(tmp_path)) for p in everything]
+    assert list_folder(tmp_path).files == [str(p.relative_to(tmp_path)) for p in everything]
     assert list_images(tmp_path) == [str(p.relative_to(tmp_path)) for p in everything if p.suffix != ".txt"]
 
 
@@ -127,9 +126,9 @@ def test_a_folder_that_cannot_be_read_is_named_by_every_verb(tmp_path, monkeypat
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    for look in (list_images, open_splits, other_files, lambda path: find_images([path])):
+    for look in (list_images, open_splits, lambda path: find_images([path])):
         with pytest.raises(DataError, match="cannot be listed") as error:
-            look(Path(root) if look is other_files else str(root))
+            look(str(root))
         assert str(root / unreadable) in str(error.value) and "\n" not in str(error.value)
 
 
@@ -156,11 +155,11 @@ def test_training_predict_and_check_data_see_the_same_images(tmp_path):
     expected = sorted({*expected, "linked/12.png"})
     assert trained_on(root) == expected
     assert sorted(str(file.relative_to(root)) for file in find_images([str(root)])) == expected
-    assert [line.rpartition(f"{root}/")[2] for line in other_files(root)] == [
-        "cat/10",
-        "cat/11.png.part",
-        "cat/Thumbs.db",
-        "dog/notes.txt",
+    assert open_splits(str(root)).left_out == [
+        "1 link that leads nowhere: cat/gone.png",
+        "1 file .part: cat/11.png.part",
+        "1 file .txt: dog/notes.txt",
+        "1 file without an ending: cat/10",
     ]
 
 

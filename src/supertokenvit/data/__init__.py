@@ -4,9 +4,14 @@ Module          What it does
 decode          Turns the bytes of an image file into pixels.
 sources         Defines a source of labelled images by index.
 listing         Finds image files in folders.
+layout          Finds splits and classes in the paths of files.
 readers         Reads single files out of folders and archives.
-formats         Makes sources of folders, archives, tables of labels and WebDataset shards.
+archives        Lists the files in archives.
+tables          Makes sources of tables of labels.
+formats         Makes sources of folders and archives.
+shards          Makes sources of WebDataset shards.
 libraries       Makes sources of data sets from Hugging Face, torchvision and scikit-learn.
+cuts            Cuts a validation split off the training images.
 splits          Opens a data set and cuts it into train, val and test.
 augmentation    Changes training images at random.
 loading         Makes batches.

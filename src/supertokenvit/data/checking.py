@@ -5,7 +5,6 @@ import os
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -13,10 +12,11 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from .decode import BadImage, in_threads, printable
-from .listing import has_image_ending, list_files
+from .decode import BadImage, in_threads
 from .sources import DataError, Source
 from .splits import open_splits
+
+NARROW = 10  # times that an image is longer than it is wide
 
 
 @dataclass
@@ -82,7 +82,7 @@ def check(data: str | os.PathLike, *, workers: int | None = None, console: Conso
         return report
     named = {"train": splits.train, "val": splits.val, "test": splits.test}
     sources = {name: source for name, source in named.items() if source is not None}
-    console.print(f"validation: {splits.rule}", highlight=False, markup=False)
+    console.print(f"validation: {splits.rule}", highlight=False, markup=False, soft_wrap=True)
     findings = decode_all(sources, workers or os.cpu_count() or 1, console)
     report.images = {name: len(source) for name, source in sources.items()}
     for name, source in sources.items():
@@ -98,8 +98,11 @@ def check(data: str | os.PathLike, *, workers: int | None = None, console: Conso
     report.fatal += too_few_classes(splits.train, findings["train"])
     report.duplicates = find_duplicates(sources, findings)
     report.strange += odd_classes(sources, splits.val_is_own)
-    if Path(data).is_dir():
-        report.strange += other_files(Path(data))
+    report.strange += [f"left out: {line}" for line in splits.left_out]
+    if splits.val is None:
+        report.fatal.append("every class has a single image, so that none is left for validation")
+    for name, source in sources.items():
+        report.strange += odd_shapes(source, findings[name])
     print_report(report, sources, findings, console)
     return report
 
@@ -187,13 +190,13 @@ def odd_classes(sources: dict[str, Source], val_is_own: bool) -> list[str]:
     return lines + ([f"fewer than five training images of: {', '.join(rare)}"] if rare else [])
 
 
-def other_files(root: Path) -> list[str]:
-    """Finds files that are no images by their ending, so that training does not see them."""
-    known = {"labels.csv", "classes.txt", "readme.md", "readme.txt", "license", "license.txt", "attribution.txt"}
-    found = [
-        file for file in list_files(root) if not has_image_ending(file) and os.path.basename(file).lower() not in known
+def odd_shapes(source: Source, findings: list[Finding]) -> list[str]:
+    """Finds images that are so narrow that a square of them shows next to nothing."""
+    return [
+        f"{source.name(i)}: {f.size[0]} x {f.size[1]} pixels: a square of it shows little"
+        for i, f in enumerate(findings)
+        if f.size and max(f.size) > NARROW * min(f.size)
     ]
-    return [f"not an image by its ending, left out: {printable(root / file)}" for file in found]
 
 
 def print_report(

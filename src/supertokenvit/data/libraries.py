@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .decode import to_rgb
-from .sources import SPLIT_NAMES, DataError, Source
+from .decode import BadImage, read_file, to_rgb
+from .sources import DataError, Source, Stored, class_name, split_of
 
 
 class HfSource(Source):
@@ -33,38 +33,59 @@ class HfSource(Source):
             raise DataError(f"{what}: no column of images and labels; there are {', '.join(features)}")
         self.table, self.what, self.column = table.cast_column(image, datasets.Image(decode=False)), what, image
         self.rows = self.table.with_format("arrow")
-        kind, values = features[label], list(table[label])
-        empty = next((i for i, value in enumerate(values) if value is None), None)
-        if not values or empty is not None:
-            raise DataError(f"{what}: " + (f"row {empty} has no {label}" if values else "no images in it"))
-        names = getattr(kind, "names", None) or getattr(getattr(kind, "feature", None), "names", None)
-        if isinstance(values[0], (list, tuple)):
-            self.classes = list(names or sorted({str(v) for row in values for v in row}))
-            self.targets = np.zeros((len(values), len(self.classes)), dtype=np.float32)
-            for i, row in enumerate(values):
-                self.targets[i, [v if names else self.classes.index(str(v)) for v in row]] = 1
-        else:
-            self.classes = list(names or sorted({str(v) for v in values}))
-            numbers = values if names else [self.classes.index(str(v)) for v in values]
-            self.targets = np.array(numbers, dtype=np.int64)
+        self.classes, self.targets = _labels(features[label], list(table[label]), f"{what}: column {label}")
 
     def name(self, i: int) -> str:
         # A row in Arrow's format is a view, so the image in it is not read.
-        return self.rows[i].column(self.column)[0]["path"].as_py() or f"{self.what}/{i}"
+        cell = self.rows[i].column(self.column)[0]
+        return (cell["path"].as_py() if cell.is_valid else None) or f"{self.what}/{i}"
 
     def read(self, i: int) -> bytes:
         cell = self.table[i][self.column]
-        return cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+        if cell is None or (cell["bytes"] is None and not cell["path"]):
+            raise BadImage(self.name(i), "the row has no image")
+        return cell["bytes"] if cell["bytes"] is not None else read_file(cell["path"])
 
 
-def open_hf(name: str) -> dict[str, Source]:
+def _labels(kind: Any, values: list[Any], what: str) -> tuple[list[str], np.ndarray]:
+    """Returns the classes of a column of labels, and the targets of its rows.
+
+    Raises:
+        DataError: A row has no label, or one that is neither a word nor a whole number.
+    """
+    if not values:
+        raise DataError(f"{what}: no images in it")
+    names = getattr(kind, "names", None) or getattr(getattr(kind, "feature", None), "names", None)
+    several = isinstance(values[0], (list, tuple))
+    rows = [value if several and value is not None else [value] for value in values]
+    for i, row in enumerate(rows):
+        wrong = next((v for v in row if isinstance(v, bool) or not isinstance(v, (str, int, float))), 0)
+        if wrong is None:
+            raise DataError(f"{what}: row {i} has no label")
+        if wrong != 0 or any(isinstance(v, float) and not v.is_integer() for v in row):
+            odd = type(wrong if wrong != 0 else row[0]).__name__
+            raise DataError(f"{what}: row {i} has a {odd} for a label: expected a word or a whole number")
+    words = [[v if names else class_name(str(int(v) if isinstance(v, float) else v)) for v in row] for row in rows]
+    classes = [class_name(name) for name in names] if names else sorted({v for row in words for v in row})
+    number = {name: k for k, name in enumerate(classes)}
+    numbers = [[int(v) if names else number[v] for v in row] for row in words]
+    if not several:
+        return classes, np.array([row[0] for row in numbers], dtype=np.int64)
+    targets = np.zeros((len(rows), len(classes)), dtype=np.float32)
+    for i, row in enumerate(numbers):
+        targets[i, row] = 1
+    return classes, targets
+
+
+def open_hf(name: str) -> Stored:
     """Opens a Hugging Face dataset.
 
     Args:
         name: A folder from save_to_disk, or what datasets.load_dataset takes.
 
     Raises:
-        DataError: The library is missing or cannot load the dataset, or HfSource finds no labelled images in it.
+        DataError: The library is missing or cannot load the dataset, HfSource finds no labelled images in it, or two
+            of its parts are the same split.
     """
     try:
         import datasets
@@ -76,8 +97,17 @@ def open_hf(name: str) -> dict[str, Source]:
     except Exception as error:
         raise DataError(f"hfds/{name}: {str(error).splitlines()[0]}") from error
     tables = found if isinstance(found, dict) else {"train": found}
-    known = {split: table for split, table in tables.items() if split in SPLIT_NAMES}
-    return {SPLIT_NAMES[split]: HfSource(table, f"hfds/{name}/{split}") for split, table in known.items()}
+    stored, parts = Stored({}), dict[str, str]()
+    for part, table in tables.items():
+        split = split_of(part)
+        if split is None:
+            stored.left_out.append(f"the part {part} of {len(table):,} rows, whose name says no split")
+            continue
+        if split in parts:
+            raise DataError(f"hfds/{name}: two parts are the {split} split: {parts[split]} and {part}")
+        parts[split] = part
+        stored.splits[split] = HfSource(table, f"hfds/{name}/{part}")
+    return stored
 
 
 class Arrays(Source):
@@ -105,7 +135,7 @@ class Arrays(Source):
         return to_rgb(self.get(i))
 
 
-def open_torchvision(name: str) -> dict[str, Source]:
+def open_torchvision(name: str) -> Stored:
     """Opens one of torchvision's data sets, and downloads it if it is not there.
 
     Args:
@@ -138,7 +168,7 @@ def open_torchvision(name: str) -> dict[str, Source]:
         targets = np.array([int(t) for t in numbers], dtype=np.int64)
         classes = classes or [str(k) for k in range(targets.max() + 1)]
         splits[split] = Arrays(PairImage(data), classes, targets, f"torch/{name}/{called}")
-    return splits
+    return Stored(splits)
 
 
 class PairImage:

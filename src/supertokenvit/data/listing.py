@@ -6,11 +6,18 @@ Training, evaluation, `check-data` and `predict` all list files here, so that th
 import errno
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..run_folder import is_output
 from .decode import IMAGE_ENDINGS, printable
 from .sources import DataError
 
+# what systems and storage devices keep for themselves, beside the files of people
+SYSTEM_NAMES = frozenset(
+    ("__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "lost+found", "@eadir")
+)
+MOST_LINKS = 2  # linked folders on the way to a file: folders that are all linked to each other have endless many ways
 # what the system says of a link that leads nowhere, or in a circle
 BROKEN_LINK = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
@@ -27,7 +34,7 @@ def is_image_name(name: str | Path) -> bool:
     """Whether a path or an archive member is taken for an image.
 
     Its ending must be one of IMAGE_ENDINGS, in small or capital letters. It must not be hidden, nor lie in a hidden
-    folder; nor may it be what macOS leaves beside the files of others (`._x.jpg`, `__MACOSX`).
+    folder; nor may it be what systems leave beside the files of people (`._x.jpg`, `__MACOSX`, `@eaDir`).
 
     Args:
         name: The path below the root of the data set. Folders above the root do not count.
@@ -47,7 +54,22 @@ def has_image_ending(name: str) -> bool:
 
 def is_visible(piece: str) -> bool:
     """Whether a folder or file of this name is looked at."""
-    return not piece.startswith(".") and piece != "__MACOSX"
+    return not piece.startswith(".") and piece.lower() not in SYSTEM_NAMES
+
+
+@dataclass
+class Listing:
+    """What is below a folder.
+
+    Args:
+        files: The visible files, as paths relative to the folder, in the order of their folders and names.
+        folders: The visible folders below it, likewise.
+        left_out: What was not entered, a line for each kind.
+    """
+
+    files: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 def list_images(root: str | Path) -> list[str]:
@@ -59,14 +81,15 @@ def list_images(root: str | Path) -> list[str]:
     Raises:
         DataError: The folder, or one below it, cannot be read.
     """
-    return [file for file in list_files(root) if has_image_ending(file)]
+    return [file for file in list_folder(root).files if has_image_ending(file)]
 
 
-def list_files(root: str | Path) -> list[str]:
-    """Lists the visible files below a folder as paths relative to it, in the order of their folders and names.
+def list_folder(root: str | Path) -> Listing:
+    """Lists what is visible below a folder.
 
-    Folders that are links are entered, unless they lead back up to a folder that is being listed, or above it. Links
-    that lead nowhere are skipped.
+    Folders that are links are entered, unless they lead back up to a folder that is being listed, or above it, or lie
+    behind MOST_LINKS other such links. Folders that a training or an evaluation wrote are not entered: their pictures
+    are no data. Links that lead nowhere are skipped.
 
     Args:
         root: The folder.
@@ -74,26 +97,48 @@ def list_files(root: str | Path) -> list[str]:
     Raises:
         DataError: The folder, or one below it, cannot be read.
     """
-    files: list[str] = []
+    found = Listing()
+    skipped: dict[str, list[str]] = {}
     # What is still to be visited, the next one last: a path below the root, and for a folder its trail, which is the
-    # real paths of the folders from the root to it. A file has an empty trail.
-    waiting: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(root),))]
+    # real paths of the folders from the root to it, and the links on the way. A file has an empty trail.
+    waiting: list[tuple[str, tuple[str, ...], int]] = [("", (os.path.realpath(root),), 0)]
     while waiting:
-        below, trail = waiting.pop()
+        below, trail, links = waiting.pop()
         if not trail:
-            files.append(below)
+            found.files.append(below)
             continue
-        for entry in reversed(_entries(os.path.join(root, below) if below else os.fspath(root))):
-            path = os.path.join(below, entry.name)
+        entries = _entries(os.path.join(root, below) if below else os.fspath(root))
+        if below and is_output({entry.name for entry in entries}):
+            skipped.setdefault("output of supertokenvit", []).append(below)
+            continue
+        if below:
+            found.folders.append(below)
+        for entry in reversed(entries):
+            path, link = os.path.join(below, entry.name), entry.is_symlink()
             if _is(entry, folder=True):
-                link = entry.is_symlink()
                 real = os.path.realpath(entry.path) if link else os.path.join(trail[-1], entry.name)
-                leads_back = link and any(_is_inside(folder, real) for folder in trail)
-                if not leads_back:
-                    waiting.append((path, (*trail, real)))
+                if link and any(_is_inside(folder, real) for folder in trail):
+                    continue
+                if links + link > MOST_LINKS:
+                    skipped.setdefault("linked folder behind other links", []).append(path)
+                else:
+                    waiting.append((path, (*trail, real), links + link))
             elif _is(entry, folder=False):
-                waiting.append((path, ()))
-    return files
+                waiting.append((path, (), 0))
+            elif link:
+                skipped.setdefault("link that leads nowhere", []).append(path)
+    found.left_out = [counted(what, sorted(paths)) for what, paths in skipped.items()]
+    return found
+
+
+def counted(what: str, names: Sequence[str]) -> str:
+    """Says how many there are of something and names the first: "3 files .heic, such as cat/0.heic"."""
+    first = printable(names[0])
+    if len(names) == 1:
+        return f"1 {what}: {first}"
+    words = what.split(" ", 1)
+    plural = " ".join([{"output": "outputs"}.get(words[0], f"{words[0]}s"), *words[1:]])
+    return f"{len(names):,} {plural}, such as {first}"
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

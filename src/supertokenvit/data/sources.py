@@ -1,16 +1,24 @@
 """Defines what labelled images are, wherever they come from: a source gives any of them by its index."""
 
 import os
+import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
 from ..errors import UserError
-from .decode import decode
+from .decode import decode, printable
+
+# The splits of a data set, by the words that folders, shards and libraries have for them.
+SPLIT_NAMES = {name: name for name in ("train", "val", "test")}
+SPLIT_NAMES |= {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+SPLIT_WORDS = SPLIT_NAMES | {"trainset": "train", "valset": "val", "dev": "val", "eval": "val", "evaluation": "val"}
+SPLIT_WORDS |= {"testset": "test", "devset": "val", "evalset": "val"}
 
 
 class DataError(UserError):
@@ -23,6 +31,20 @@ def class_name(text: str) -> str:
     macOS writes the names of folders in the decomposed form: "é" there is an e and an accent.
     """
     return unicodedata.normalize("NFC", text)
+
+
+def split_of(name: str) -> str | None:
+    """Returns the split that a folder, shard or part of this name holds: train, val, test, or None.
+
+    A word of the name says so, wherever it stands: `training_set`, `seg_train`, `imagenet1k-validation-0001`. A name
+    with the words of two splits holds neither.
+
+    Args:
+        name: Of the folder or the file.
+    """
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)
+    found = {SPLIT_WORDS[word.lower()] for word in words if word.lower() in SPLIT_WORDS}
+    return found.pop() if len(found) == 1 else None
 
 
 class Source(ABC):
@@ -73,6 +95,35 @@ class Source(ABC):
             OSError: The disk or the network fails, which is no fault of the image.
         """
         return decode(self.read(i), self.name(i), enough=enough)
+
+
+class Reader(Protocol):
+    """Gives files by their numbers (data.readers)."""
+
+    def name(self, i: int) -> str:
+        """Returns the path of a file."""
+
+    def read(self, i: int) -> bytes:
+        """Returns the content of a file."""
+
+
+class Files(Source):
+    """Image files with their labels, wherever they lie.
+
+    Args:
+        reader: Gives the name and the content of each file.
+        classes: The names of the classes.
+        targets: The class number, or the labels, of each file.
+    """
+
+    def __init__(self, reader: Reader, classes: list[str], targets: np.ndarray) -> None:
+        self.reader, self.classes, self.targets = reader, classes, targets
+
+    def name(self, i: int) -> str:
+        return printable(self.reader.name(i))
+
+    def read(self, i: int) -> bytes:
+        return self.reader.read(i)
 
 
 @dataclass

@@ -5,14 +5,19 @@ a validation split is cut off if there is none. `open_split` gives one split to 
 """
 
 import hashlib
-from dataclasses import dataclass
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from .formats import ELSEWHERE, LAYOUT, open_path, open_shards
+from .cuts import split_by_names, split_by_position, stratified_split
+from .formats import open_path
+from .layout import LAYOUT
 from .libraries import open_digits, open_hf, open_torchvision
-from .sources import DataError, Source, Subset, renamed, unlabelled_images
+from .shards import open_shards
+from .sources import DataError, Source, Stored, Subset, class_name, renamed, unlabelled_images
 
 PREFIXES = {"wds/": open_shards, "hfds/": open_hf, "torch/": open_torchvision}
 DIGITS_TEST_FRACTION = 0.2
@@ -28,6 +33,7 @@ class Splits:
         test: The images to measure once, at the end.
         rule: How the validation split came about, in words for the run folder.
         val_is_own: Whether the data came with the validation split; otherwise it was cut from the training split.
+        left_out: What of the data is not read, and what else a person should know of it; a line for each.
     """
 
     train: Source
@@ -35,6 +41,7 @@ class Splits:
     test: Source | None
     rule: str
     val_is_own: bool = False
+    left_out: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -45,17 +52,32 @@ class TrainedOn:
         fingerprint: The fingerprint of its training images.
         val_fraction: The fraction that was cut off for validation.
         seed: The seed of the cut.
+        kept: Keys (Source.key) of the images that were cut off for validation, if they are known.
     """
 
     fingerprint: str
-    val_fraction: float
-    seed: int
+    val_fraction: float = 0.1
+    seed: int = 0
+    kept: frozenset[str] = frozenset()
 
 
-def read_splits(spec: str) -> dict[str, Source]:
+@dataclass(frozen=True)
+class Inherited:
+    """What is known of the images that a starting model was trained on.
+
+    Args:
+        name: Of the starting model, for messages.
+        classes: Its classes.
+        trained_on: What it remembers of its data.
+    """
+
+    name: str
+    classes: Sequence[str]
+    trained_on: TrainedOn
+
+
+def read_splits(spec: str) -> Stored:
     """Reads the splits of a data set as they are stored: train, val and test, as many as there are.
-
-    Images that belong to no split are under the key ELSEWHERE.
 
     Args:
         spec: One of these: a folder of class folders, with or without train, val and test above them; the same as
@@ -66,8 +88,8 @@ def read_splits(spec: str) -> dict[str, Source]:
     """
     if spec == "digits":
         digits = open_digits()
-        train, test = stratified_split(digits.targets, DIGITS_TEST_FRACTION, seed=0)
-        return {"train": Subset(digits, train), "test": Subset(digits, test)}
+        train, test = split_by_position(digits.targets, DIGITS_TEST_FRACTION, seed=0)
+        return Stored({"train": Subset(digits, train), "test": Subset(digits, test)})
     for prefix, opener in PREFIXES.items():
         if spec.startswith(prefix):
             return opener(spec.removeprefix(prefix))
@@ -76,7 +98,7 @@ def read_splits(spec: str) -> dict[str, Source]:
     return open_path(spec)
 
 
-def open_splits(spec: str, *, val_fraction: float = 0.1, seed: int = 0) -> Splits:
+def open_splits(spec: str, *, val_fraction: float = 0.1, seed: int = 0, inherited: Inherited | None = None) -> Splits:
     """Opens a data set for training.
 
     Without a validation split, one is cut from the training split. A test split is never used for it.
@@ -85,16 +107,60 @@ def open_splits(spec: str, *, val_fraction: float = 0.1, seed: int = 0) -> Split
         spec: The data, as in read_splits.
         val_fraction: The fraction of the training images to cut off.
         seed: The seed of the cut.
+        inherited: What the starting model was trained on, if there is one: what it kept for validation is kept again,
+            so that no image that it has learned is used to choose by.
 
     Raises:
         DataError: The data is not there, is empty, has one class only, or its splits disagree.
     """
-    return _for_training(spec, read_splits(spec), val_fraction, seed)
+    splits = _for_training(spec, read_splits(spec))
+    if splits.val_is_own:
+        return splits
+    cut, rule = None, None
+    if inherited is not None and val_fraction > 0:
+        cut, rule = _cut_as_before(splits.train, inherited, val_fraction, seed)
+    if cut is None:
+        cut = stratified_split(splits.train, val_fraction, seed)[1]
+        said = f"{val_fraction:g} of each class, ranked by a hash of seed {seed}, class and file name"
+        rule = f"{len(cut)} images cut from the {len(splits.train)} training images: {said}" + (rule or "")
+    return _cut(splits, cut, rule or "")
+
+
+def open_as_trained(spec: str, trained_on: TrainedOn) -> Splits | None:
+    """Opens a data set with the cut that a training made, or returns None if it is not the data of that training.
+
+    Args:
+        spec: The data, as in read_splits.
+        trained_on: What the training remembers.
+
+    Raises:
+        DataError: The data cannot be read.
+    """
+    return _as_trained(spec, read_splits(spec), trained_on)
+
+
+def data_found(spec: str, home: str | None) -> str:
+    """Returns where data lies that was named by a path relative to another folder.
+
+    Args:
+        spec: The data as it was named, as in read_splits.
+        home: The folder in which it was named so, if that is known.
+
+    Returns:
+        The name that leads there from here: the same one if there is nothing at the other place.
+    """
+    prefix = next((prefix for prefix in PREFIXES if spec.startswith(prefix)), "")
+    path = spec.removeprefix(prefix)
+    if home is None or spec == "digits" or os.path.isabs(path):
+        return spec
+    there = os.path.join(home, path)
+    folder = os.path.dirname(there) if "{" in path else there  # a pattern of shards
+    return prefix + there if os.path.exists(folder) else spec
 
 
 def open_split(
     spec: str, split: str | None, *, trained_on: TrainedOn | None, must_be_known: bool = False
-) -> tuple[Source, str]:
+) -> tuple[Source, str, list[str]]:
     """Opens one split of a data set, to measure a model on it.
 
     Data without splits is cut as it was for training if it is what the model was trained on. Otherwise all of its
@@ -107,13 +173,26 @@ def open_split(
         must_be_known: Refuse data without splits unless the model was trained on it.
 
     Returns:
-        The images, and the name of what they are: "train", "val", "test" or "all".
+        The images; the name of what they are: "train", "val", "test" or "all"; and what is left out, in lines.
 
     Raises:
         DataError: The data cannot be read, there is no such split, or the data must be known and is not.
     """
     stored = read_splits(spec)
-    labelled = {name: source for name, source in stored.items() if name != ELSEWHERE and not unlabelled_images(source)}
+    labelled = {name: source for name, source in stored.splits.items() if not unlabelled_images(source)}
+    source, name = _chosen(spec, split, stored, labelled, trained_on, must_be_known)
+    return source, name, stored.left_out
+
+
+def _chosen(
+    spec: str,
+    split: str | None,
+    stored: Stored,
+    labelled: dict[str, Source],
+    trained_on: TrainedOn | None,
+    must_be_known: bool,
+) -> tuple[Source, str]:
+    """Chooses the split to measure on; see open_split."""
     wanted = split or next((name for name in ("test", "val") if name in labelled), None)
     if wanted in labelled and (wanted != "train" or "val" in labelled):
         return labelled[wanted], wanted
@@ -124,7 +203,7 @@ def open_split(
             f"{spec}: there is no {wanted} split, only {', '.join(labelled)}; choose with --split, or name other data "
             "with --data"
         )
-    splits = _as_trained(spec, stored, trained_on)
+    splits = None if trained_on is None else _as_trained(spec, stored, trained_on)
     if splits is not None and splits.val is not None:
         return (splits.train, "train") if wanted == "train" else (splits.val, "val")
     if must_be_known:
@@ -137,33 +216,6 @@ def open_split(
     return labelled["train"], "all"
 
 
-def stratified_split(targets: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts off a fraction of the images of each class.
-
-    The images of each class are put in an order that depends on the seed and the class number alone. The first
-    `fraction` of them, rounded, are cut off: at least one of a class with two or more, and never a whole class. If
-    images may have several labels, all of them are put in one order.
-
-    Args:
-        targets: [N] or [N, K].
-        fraction: The fraction to cut off.
-        seed: The seed of the order.
-
-    Returns:
-        The indices of the images that stay and of those cut off, both ascending.
-    """
-    groups = (
-        [np.arange(len(targets))] if targets.ndim == 2 else [np.flatnonzero(targets == c) for c in np.unique(targets)]
-    )
-    rest, cut = [], []
-    for number, group in enumerate(groups):
-        order = np.random.default_rng([seed, number]).permutation(group)
-        count = min(len(group) - 1, max(1, round(fraction * len(group)))) if fraction > 0 else 0
-        cut.append(order[:count])
-        rest.append(order[count:])
-    return np.sort(np.concatenate(rest)), np.sort(np.concatenate(cut))
-
-
 def fingerprint(source: Source) -> str:
     """Returns 16 hexadecimal digits that change with the file names, labels or classes of a source.
 
@@ -171,30 +223,81 @@ def fingerprint(source: Source) -> str:
     """
     digest = hashlib.sha256("\n".join(source.classes).encode())
     for i in range(len(source)):
-        digest.update(b"\0" + "/".join(Path(source.name(i)).parts[-2:]).encode())
+        digest.update(b"\0" + source.key(i).encode())
     digest.update(np.ascontiguousarray(source.targets).tobytes())
     return digest.hexdigest()[:16]
 
 
-def _as_trained(spec: str, stored: dict[str, Source], trained_on: TrainedOn | None) -> Splits | None:
+def _cut(splits: Splits, cut: np.ndarray, rule: str) -> Splits:
+    """Takes some training images for validation."""
+    if not len(cut):
+        return replace(splits, rule=rule)
+    rest = np.setdiff1d(np.arange(len(splits.train)), cut)
+    return replace(splits, train=Subset(splits.train, rest), val=Subset(splits.train, cut), rule=rule)
+
+
+def _cut_as_before(
+    train: Source, inherited: Inherited, val_fraction: float, seed: int
+) -> tuple[np.ndarray | None, str]:
+    """Cuts off what the starting model kept for validation, and a fraction of the classes that it does not know.
+
+    Returns:
+        The indices to cut off, and the rule in words; or None, and words to add to the rule of another cut.
+    """
+    before = inherited.trained_on
+    cut = np.empty(0, dtype=np.int64)
+    if before.kept:
+        cut = split_by_names(train, before.kept)[1]
+        if not len(cut):
+            return None, f"; none of the validation images of {inherited.name} is here: taken for other data"
+    else:
+        for rest, found in _cuts(train, before):
+            if fingerprint(Subset(train, rest)) == before.fingerprint:
+                cut = found
+        if not len(cut):
+            return None, (
+                f"; which images {inherited.name} was trained on is not known: if some of these are among them, the "
+                "validation figures are too good"
+            )
+    rule = f"{len(cut)} images that {inherited.name} kept for validation too"
+    known = set(map(class_name, inherited.classes))
+    fresh = [k for k, name in enumerate(train.classes) if class_name(name) not in known]
+    of_new = np.flatnonzero(np.isin(train.targets, fresh)) if not train.multi_label else np.empty(0, dtype=np.int64)
+    if len(of_new):
+        more = of_new[stratified_split(Subset(train, of_new), val_fraction, seed)[1]]
+        cut = np.union1d(cut, more)
+        rule += f", and {len(more)} of classes that are new to it: {val_fraction:g} of each, by a hash of seed {seed}"
+    return cut, rule
+
+
+def _cuts(train: Source, trained_on: TrainedOn) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The cuts that a training may have made: by the names it kept, by hash, and as older versions did."""
+    fraction, seed = trained_on.val_fraction, trained_on.seed
+    found = [split_by_names(train, trained_on.kept)] if trained_on.kept else []
+    return [*found, stratified_split(train, fraction, seed), split_by_position(train.targets, fraction, seed)]
+
+
+def _as_trained(spec: str, stored: Stored, trained_on: TrainedOn) -> Splits | None:
     """The splits as a model's training had them, or None if it was not trained on this data."""
-    if trained_on is None:
-        return None
     try:
-        splits = _for_training(spec, stored, trained_on.val_fraction, trained_on.seed)
+        splits = _for_training(spec, stored)
     except DataError:  # data of one class, for example, can be measured, but not trained on
         return None
-    return splits if fingerprint(splits.train) == trained_on.fingerprint else None
+    if splits.val_is_own:
+        return splits if fingerprint(splits.train) == trained_on.fingerprint else None
+    for rest, cut in _cuts(splits.train, trained_on):
+        if fingerprint(Subset(splits.train, rest)) == trained_on.fingerprint:
+            return _cut(splits, cut, f"{len(cut)} images, as the training cut them")
+    return None
 
 
-def _for_training(spec: str, stored: dict[str, Source], val_fraction: float, seed: int) -> Splits:
-    """Checks stored splits, matches their classes by name, and cuts off a validation split if there is none."""
-    elsewhere = stored.get(ELSEWHERE)
-    stored = {name: source for name, source in stored.items() if name != ELSEWHERE}
-    if "train" not in stored:
+def _for_training(spec: str, stored: Stored) -> Splits:
+    """Checks stored splits and matches their classes by name; a validation split is not cut off yet."""
+    left_out = list(stored.left_out)
+    if "train" not in stored.splits:
         raise DataError(f"{spec}: no training images: expected train/CLASS/IMAGE, or CLASS/IMAGE without splits")
-    train = stored["train"]
-    unlabelled = {name: unlabelled_images(source) for name, source in stored.items()}
+    train = stored.splits["train"]
+    unlabelled = {name: unlabelled_images(source) for name, source in stored.splits.items()}
     for name in ("train", "val"):
         if unlabelled.get(name):
             raise DataError(
@@ -202,30 +305,18 @@ def _for_training(spec: str, stored: dict[str, Source], val_fraction: float, see
             )
     _check_training_images(spec, train)
     others = {
-        name: renamed(stored[name], train.classes, f"{spec}: the {name} split")
+        name: renamed(stored.splits[name], train.classes, f"{spec}: the {name} split")
         for name in ("val", "test")
-        if name in stored and not unlabelled[name]
+        if name in stored.splits and not unlabelled[name]
     }
-    val: Source | None = others.get("val")
-    val_is_own = val is not None
-    if val is not None:
-        missing = sorted(set(train.classes) - set(stored["val"].classes))
-        rule = f"the data's own validation split of {len(val)} images"
+    rule = ""
+    if "val" in others:
+        missing = sorted(set(train.classes) - set(map(class_name, stored.splits["val"].classes)))
+        rule = f"the data's own validation split of {len(others['val'])} images"
         rule += f"; it has no images of {', '.join(missing)}" if missing else ""
-    else:
-        rest, cut = stratified_split(train.targets, val_fraction, seed)
-        if len(cut):
-            val = Subset(train, cut)
-            train = Subset(train, rest)
-        rule = (
-            f"{len(cut)} images cut from the {len(cut) + len(rest)} training images: {val_fraction:g} of each class, "
-            f"in the order of seed {seed}"
-        )
     if unlabelled.get("test"):
-        rule += f"; the test split is left out: {unlabelled['test']} of its images have no label"
-    if elsewhere is not None:
-        rule += f"; left out: {len(elsewhere)} images in no split or no class folder, such as {elsewhere.name(0)}"
-    return Splits(train, val, others.get("test"), rule, val_is_own)
+        left_out.append(f"the test split: {unlabelled['test']} of its images have no label")
+    return Splits(train, others.get("val"), others.get("test"), rule, "val" in others, left_out)
 
 
 def _check_training_images(spec: str, train: Source) -> None:

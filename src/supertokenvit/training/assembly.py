@@ -26,7 +26,7 @@ from .distillation import Teacher
 from .pacing import seconds_per_image, steps_in
 from .processes import Processes
 from .recipe import Recipe, RecipeError
-from .starting_model import build, checkpoint_gradients, freeze, starting_model
+from .starting_model import build, checkpoint_gradients, freeze, starting_model, try_out
 
 
 @dataclass
@@ -49,6 +49,7 @@ class Run:
         teacher: Whose answers to learn as well, or None.
         callbacks: Who is told of the run's events.
         steps: Of the whole run.
+        seconds_of_evaluation: As far as it was measured before the first step.
     """
 
     recipe: Recipe
@@ -66,6 +67,7 @@ class Run:
     teacher: Teacher | None
     callbacks: list[Callback] = field(default_factory=list)
     steps: int = 0
+    seconds_of_evaluation: float = 0.0
 
     @property
     def device(self) -> torch.device:
@@ -132,6 +134,7 @@ def begin(
     recipe, said = complete(recipe, splits, processes)
     if processes.is_main:
         lines = [f"data: {recipe.data}: {describe(splits)}", f"validation: {splits.rule}"]
+        lines += [f"left out: {line}" for line in splits.left_out]
         for line in lines + [f"chosen: {line}" for line in said]:
             log(console, folder, line)
     listeners = all_callbacks(recipe, callbacks)
@@ -180,6 +183,11 @@ def check(recipe: Recipe, splits: Splits) -> None:
     Raises:
         RecipeError: What is wrong.
     """
+    if splits.val is None and recipe.val_fraction:
+        raise RecipeError(
+            "there is no validation data: every class has a single image, and that one is for training; add images, or "
+            "a val folder"
+        )
     if splits.val is None:
         raise RecipeError("there is no validation data: set val_fraction above 0")
     for name, source in {"validation": splits.val, "test": splits.test}.items():
@@ -218,7 +226,8 @@ def assemble(
     if recipe.grad_checkpointing:
         checkpoint_gradients(recipe, model)
     to_train(model, recipe, device)
-    assert recipe.img_size is not None
+    assert recipe.img_size is not None and recipe.batch_size is not None
+    try_out(model, recipe, recipe.batch_size // (processes.count * recipe.accumulate), device)
     data_config = resolve_data_config({}, model=model) | {
         "input_size": (3, recipe.img_size, recipe.img_size),
         "crop_pct": recipe.crop_pct,
@@ -327,6 +336,7 @@ def plan_steps(run: Run, open_ended: bool) -> None:
     alone = replace(recipe, batch_size=run.batch_size // count)
     measured = seconds_per_image(run.model, alone, run.device, len(run.classes), measuring)
     speed = run.processes.from_main(lambda: (measured[0] / count, VIEWS[recipe.tta] * measured[1] / count))
+    run.seconds_of_evaluation = speed[1] * len(run.val)
     fit = steps_in(minutes, recipe, len(run.images), len(run.val), speed)
     if recipe.minutes is None and fit >= run.steps:
         return

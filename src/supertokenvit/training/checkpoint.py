@@ -1,7 +1,6 @@
 """The full state of a run on disk: written whole or not at all, never unpickled."""
 
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError
-from ..run_folder import sync
+from ..run_folder import put_in_place
 
 
 class CheckpointError(UserError):
@@ -24,6 +23,7 @@ class Standing:
     seconds: float = 0.0
     waited: float = 0.0
     evaluating: float = 0.0
+    evaluations: int = 0
     best: float = -math.inf
     best_loss: float = math.inf
     best_step: int = 0
@@ -51,8 +51,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(state, temporary)
-        sync(temporary)
-        os.replace(temporary, path)
+        put_in_place(temporary, path)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
@@ -64,11 +63,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """The state that write_checkpoint wrote.
 
     Raises:
-        CheckpointError: There is none, or it is damaged.
+        CheckpointError: It is damaged.
     """
-    if not path.exists():
-        raise CheckpointError(f"{path}: no checkpoint there; nothing was saved before the run ended")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise CheckpointError(f"{path}: not readable as a checkpoint ({str(error).splitlines()[0]})") from error
+        best = path.with_name("best.pt")
+        advice = f"; {best} is from an earlier step: with last.pt removed, --resume goes on from there"
+        raise CheckpointError(
+            f"{path}: not readable as a checkpoint ({str(error).splitlines()[0]})"
+            f"{advice if path != best and best.exists() else ''}"
+        ) from error

@@ -3,12 +3,16 @@
 from dataclasses import replace
 
 import numpy as np
+import timm
 import torch
+from timm.models import get_pretrained_cfg
 
 from ..data.decode import BadImage
 from ..data.sources import Source
 from ..data.splits import Splits
+from ..model.family import is_variant
 from .recipe import Recipe
+from .starting_model import size_of_start
 
 WINDOW_PIXELS = 56  # stride 8 times window 7: sizes in these steps take no padding
 MINUTES_WITHOUT_GPU = 30.0
@@ -44,14 +48,21 @@ def fill_in(recipe: Recipe, splits: Splits, device: torch.device, processes: int
 
     n, side, gpu = len(splits.train), typical_side(splits.train), device.type != "cpu"
     small = side <= 64
-    if small:
+    foreign = None
+    if recipe.init is not None:
+        foreign, of = size_of_start(recipe.init), recipe.init
+    elif recipe.model is not None and not is_variant(recipe.model) and timm.is_model(recipe.model.partition(".")[0]):
+        cfg = get_pretrained_cfg(recipe.model)
+        foreign, of = None if cfg is None else cfg.input_size[-1], recipe.model
+    if foreign is not None:
+        size, why = foreign, f"that of {of}; the images are about {side} px"
+    elif small:
         size = 32 if side <= 32 else -(-side // 16) * 16
         why = f"the images are about {side} px"
     else:
         size = min(224, max(112, side // WINDOW_PIXELS * WINDOW_PIXELS)) if gpu else 112
         why = f"the images are about {side} px" + ("" if gpu else " and there is no GPU")
-    if recipe.init is None:
-        recipe = choose(recipe, "img_size", size, why)
+    recipe = choose(recipe, "img_size", size, why)
     small = small if recipe.img_size is None else recipe.img_size <= 64
     name = ("stt_micro" if n >= 10_000 else "stt_nano") if small else "stt_s14" if gpu and n >= 50_000 else "stt_t"
     if recipe.init is None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..model_folder import is_trained, load_model
 from .recipe import Recipe, RecipeError
+from .starting_model import is_weights_file
 
 
 class Teacher:
@@ -68,11 +69,13 @@ class Teacher:
 
 def load_teacher(name: str) -> tuple[nn.Module, list[str] | None, dict[str, Any]]:
     """Model, its class names if it has any, and its preprocessing: of a run folder, or timm's by name."""
+    if is_weights_file(name):
+        raise RecipeError(f"teacher={name}: a file of weights needs the config.json of its model beside it")
     if is_trained(name):
         trained = load_model(name)
         if trained.card.task != "classification":
             raise RecipeError(f"teacher={name}: was trained for several labels")
-        return trained.model, trained.classes, trained.data_config
+        return trained.model, trained.classes or None, trained.data_config
     try:
         model = timm.create_model(name, pretrained=True)
     except (RuntimeError, ValueError, OSError) as error:

@@ -5,16 +5,17 @@ import signal
 import threading
 import time
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
+import numpy as np
+import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from ..data.augmentation import seed_step
 from ..data.loading import StepBatches, default_workers, eval_batches, train_loader
-from ..data.sources import ProcessShare, Source
+from ..data.sources import ProcessShare, Source, Subset
 from ..data.splits import fingerprint
-from ..errors import UserError
 from ..evaluation import Evaluation, EvaluationError, evaluate_source, refusal
 from ..model_folder import ModelCard, TrainedModel, save_model
 from ..prediction import Predictor
@@ -24,18 +25,15 @@ from .assembly import Run
 from .callbacks import Event
 from .checkpoint import Standing, read_checkpoint, write_checkpoint
 from .optimizer import learning_rate
-from .pacing import steps_until
+from .pacing import Pace, steps_until
 from .processes import LostProcess
-from .progress import Interruption, TrainingBar
+from .progress import Interruption, TrainingBar, TrainingStopped, watched_batches
 from .report import append_metrics, cut_metrics, draw_samples, write_report
 from .starting_model import build
 from .step import NotFinite, TrainingStep
 
+LOOKED_AT = 2000  # validation images that are decoded before the first step
 DROPOUT = 1 << 30  # keeps its random numbers apart from those of places in a batch
-
-
-class TrainingStopped(UserError):
-    """The run ended before its last step; the message says why and how to go on."""
 
 
 class Trainer:
@@ -44,9 +42,10 @@ class Trainer:
     Args:
         run: From assembly.begin or assembly.reopen.
         state: A checkpoint to go on from.
+        interruption: That the run listens to.
     """
 
-    def __init__(self, run: Run, state: dict[str, Any] | None = None) -> None:
+    def __init__(self, run: Run, state: dict[str, Any] | None = None, interruption: Interruption | None = None) -> None:
         self.run, self.recipe, self.processes = run, run.recipe, run.processes
         if state is not None:
             run.model.load_state_dict(state["model"])
@@ -65,41 +64,55 @@ class Trainer:
             teacher_share=run.recipe.teacher_share,
             processes=run.processes,
         )
+        self.eval_every = max(1, round(run.recipe.eval_epochs * run.per_epoch))
         self.workers = default_workers() if run.recipe.workers is None else run.recipe.workers
         self.place = self.processes.share(run.batch_size)
         self.fingerprint = fingerprint(run.splits.train)
         self.at = Standing()
         self.named = {str(error) for error in run.images.damaged}
-        self.interruption = Interruption()
-        self.val_batches = self.decode_validation()
+        self.interruption = interruption or Interruption()
+        self.pace = Pace(run.seconds_of_evaluation)
+        self.val_batches = self.decode_validation(again=state is not None)
         if state is not None:
             self.load_state(state)
 
-    def decode_validation(self) -> list | None:
+    def decode_validation(self, again: bool) -> list | None:
         """Decodes this process's validation images before the first step, as a damaged one would end the run later.
 
-        They are kept if the training images are in memory.
+        They are kept if the training images are in memory. Otherwise at most LOOKED_AT of them are looked at, and none
+        when the run goes on: an evaluation that a damaged image ends loses no step.
+
+        Args:
+            again: The run goes on.
         """
         run, in_memory = self.run, self.run.images.images is not None
-        if self.recipe.skip_damaged and not in_memory:
+        if not in_memory and (self.recipe.skip_damaged or again):
             return None
-        share = ProcessShare(run.val, self.processes.rank, self.processes.count)
+        began = time.monotonic()
+        share: Source = ProcessShare(run.val, self.processes.rank, self.processes.count)
+        every = len(share)
+        if not in_memory and every > LOOKED_AT:
+            share = Subset(share, np.linspace(0, every - 1, LOOKED_AT).astype(np.int64))
         kept, damaged = [], []
-        for batch in eval_batches(share, Preprocess(run.data_config), 256, 0 if in_memory else self.workers):
+        batches = eval_batches(share, Preprocess(run.data_config), 256, 0 if in_memory else self.workers)
+        for batch in watched_batches(batches, -(-len(share) // 256), run.console):
             damaged += [str(error) for error in batch[2]]
             kept += [batch] if in_memory else []
         damaged = sum(self.processes.gather(damaged), [])
         if damaged and not self.recipe.skip_damaged:
             raise EvaluationError(refusal(damaged[0]))
-        return kept if in_memory else None
+        if in_memory:
+            return kept
+        self.pace.evaluation += (time.monotonic() - began) * every / len(share)
+        return None
 
     def fit(self) -> RunFolder:
         """Runs from where it stands to the last step; then saves the best model and reports the test set, if any."""
         try:
             with self.processes.watched():
                 self.tell("train_start")
-                with self.interruption.watched():
-                    self.work()
+                self.work()
+                self.interruption.advice = f"the training is done; measure the model with --resume {self.run.folder}"
                 self.finish()
             self.processes.leave_at_exit()
         except LostProcess as error:
@@ -113,7 +126,7 @@ class Trainer:
     def work(self) -> None:
         """Makes the steps, with evaluations and checkpoints between them."""
         run, at = self.run, self.at
-        eval_every = max(1, round(self.recipe.eval_epochs * run.per_epoch))
+        eval_every = self.eval_every
         # a time budget is checked, and planned anew, ten times at least
         save_every = 60 * min(self.recipe.checkpoint_minutes, (self.recipe.minutes or math.inf) / 10)
         weights = run.sample_weights
@@ -125,25 +138,29 @@ class Trainer:
         before = at.seconds
         self.train_mode()
         enough = self.out_of_patience()
-        with TrainingBar(run.console, run.steps, at.step, hidden=not self.processes.is_main) as bar:
+        bar = TrainingBar(run.console, run.steps, at.step, hidden=not self.processes.is_main)
+        with self.interruption.steps(), bar:
             while at.step < run.steps and not enough:
                 waiting = time.monotonic()
                 images, targets, indices, damaged = next(loader)
                 at.waited += time.monotonic() - waiting
                 self.step(images, targets, indices, damaged)
                 at.step += 1
-                at.seconds = before + time.monotonic() - started
+                evaluating = time.monotonic()
+                self.pace.note(evaluating - waiting)
+                at.seconds = before + evaluating - started
                 bar.update(at.step, run.steps, self.note())
                 due = at.step % eval_every == 0 or at.step == run.steps
-                evaluating = time.monotonic()
-                enough = due and self.evaluate_and_save()
-                at.evaluating += time.monotonic() - evaluating
+                if due:
+                    enough = self.evaluate_and_save()
+                    at.evaluating += time.monotonic() - evaluating
+                    at.evaluations += 1
                 late = self.processes.is_main and time.monotonic() - saved > save_every
                 save, stop = self.processes.total(late, self.interruption.number is not None)
                 if due or save or stop:
                     at.seconds = self.processes.from_main(lambda: before + time.monotonic() - started)
                     if self.recipe.minutes is not None and at.step < run.steps:
-                        run.steps = steps_until(self.recipe.minutes, at.step, at.seconds)
+                        run.steps = self.processes.from_main(self.steps_that_fit)
                     self.save_state("last")
                     saved = time.monotonic()
                 if stop:
@@ -153,10 +170,11 @@ class Trainer:
     def step(self, images: Tensor, targets: Tensor, indices: list[int], damaged: list[str]) -> None:
         """Augments a batch and updates the weights with it (step.TrainingStep)."""
         run, at = self.run, self.at
-        if len(images) < self.recipe.accumulate:
-            raise TrainingStopped(
-                f"step {at.step:,}: only {len(images)} images of a batch can be decoded: {damaged[0]}"
-            )
+        if not len(images):
+            raise TrainingStopped(f"step {at.step:,}: no image of a batch can be decoded: {damaged[0]}")
+        if damaged:  # a smaller batch would have another gradient, and BatchNorm none of a single image
+            again = torch.arange(self.place.stop - self.place.start) % len(images)
+            images, targets = images[again], targets[again]
         if self.processes.total(len(damaged))[0]:
             self.name_damaged(sum(self.processes.gather(damaged), []))
         waiting = time.monotonic()
@@ -168,31 +186,39 @@ class Trainer:
         lr = learning_rate(at.step, run.steps, self.recipe)
         try:
             outcome = self.update(inputs, soft, lr)
-        except NotFinite:
-            self.stop_not_finite(lr, indices)
-            raise
+        except NotFinite as error:
+            self.stop_not_finite(lr, indices, error)
         at.loss += outcome.loss
         at.correct += outcome.hits
         at.seen += outcome.images
         if self.ema is not None:
             self.ema.update(run.model, step=at.step)
 
-    def stop_not_finite(self, lr: float, indices: list[int]) -> None:
+    def steps_that_fit(self) -> int:
+        """Returns the steps of the whole run that its time budget leaves room for."""
+        assert self.recipe.minutes is not None
+        return steps_until(self.recipe.minutes, self.at, self.eval_every, self.pace)
+
+    def stop_not_finite(self, lr: float, indices: list[int], error: NotFinite) -> NoReturn:
         """Ends the run, naming step, learning rate and the batch's files."""
         files = [self.run.images.source.name(i) for i in sum(self.processes.gather(indices), [])]
         if self.processes.is_main:
             self.run.folder.not_finite.write_text("\n".join(files) + "\n", encoding="utf-8")
         raise TrainingStopped(
-            f"the loss is not finite at step {self.at.step:,} with lr {lr:.2g}; try a lower lr. Files of the batch: "
+            f"{error} at step {self.at.step:,} with lr {lr:.2g}; try a lower lr. Files of the batch: "
             f"{', '.join(files[:4])}{f' and {len(files) - 4} more' if len(files) > 4 else ''} "
             f"(all in {self.run.folder.not_finite.name})"
-        )
+        ) from error
 
     def evaluate_and_save(self) -> bool:
         """Validates, keeps the best weights, writes the metrics; says whether patience has run out."""
         run, at, task = self.run, self.at, self.run.task
         self.share_buffers()
-        result = self.evaluate_on(run.val, cached=True)
+        try:
+            result = self.evaluate_on(run.val, cached=True)
+        except EvaluationError:
+            self.save_state("last")  # so that --resume can go on with --skip_damaged true
+            raise
         score = task.score_of(result)
         # among equals the lower loss: small validation sets count few images
         better = (score, -result.loss) > (at.best, -at.best_loss)

@@ -3,16 +3,22 @@
 import copy
 import statistics
 import time
+from bisect import bisect_right
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from ..machine import wait_for
 from ..tasks import Classification
+from .checkpoint import Standing
 from .optimizer import make_optimizer
 from .recipe import Recipe
 from .step import TrainingStep
+
+RECENT = 1000  # steps whose times are remembered
+DISTURBED = 5.0  # a step that takes so many times as long as usual was disturbed by something else
 
 
 def recipe_step(model: nn.Module, recipe: Recipe, device: torch.device) -> TrainingStep:
@@ -89,12 +95,45 @@ def steps_in(minutes: float, recipe: Recipe, train: int, val: int, speed: tuple[
     return max(1, int(images / recipe.batch_size))
 
 
-def steps_until(minutes: float, step: int, seconds: float) -> int:
-    """Counts the steps of the whole run that fit into a time budget, at the speed of the run so far, less 1 %.
+@dataclass
+class Pace:
+    """How long the steps and evaluations of a run take, to plan the rest of a time budget.
+
+    Args:
+        evaluation: Seconds of an evaluation, as far as they are known before the first one.
+    """
+
+    evaluation: float = 0.0
+    steps: list[float] = field(default_factory=list)
+    """Seconds of the steps that this process has made, the last RECENT of them."""
+
+    def note(self, seconds: float) -> None:
+        """Notes the time of a step."""
+        self.steps.append(seconds)
+        del self.steps[:-RECENT]
+
+    @property
+    def step(self) -> float:
+        """Seconds of a step: their mean, in which no step counts more than several usual ones."""
+        usual = statistics.median(self.steps)
+        return statistics.fmean(min(seconds, DISTURBED * usual) for seconds in self.steps)
+
+
+def steps_until(minutes: float, at: Standing, eval_every: int, pace: Pace) -> int:
+    """Counts the steps of the whole run that fit into a time budget, less 1 %, with the evaluations still to come.
 
     Args:
         minutes: The budget.
-        step: Where the run stands.
-        seconds: What it took until there.
+        at: Where the run stands.
+        eval_every: Steps from one evaluation to the next; one more follows the last step.
+        pace: Of the run so far.
     """
-    return max(step + 1, int(step * 60 * minutes * 0.99 / seconds))
+    left = 60 * minutes * 0.99 - at.seconds
+    evaluation = at.evaluating / at.evaluations if at.evaluations else pace.evaluation
+
+    def seconds(steps: int) -> float:
+        evaluations = -(-(at.step + steps) // eval_every) - at.step // eval_every  # the last step has one, too
+        return steps * pace.step + evaluations * evaluation
+
+    most = max(1, int(left / pace.step) + 1)
+    return at.step + max(1, bisect_right(range(1, most + 1), left, key=seconds))

@@ -23,6 +23,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 
 from ..machine import best_device
 from ..model.layers import Block, ClassLayer
@@ -60,9 +61,9 @@ class OneProcess:
         """Computes gradients."""
         loss.backward()
 
-    def clip(self, model: nn.Module, norm: float) -> None:
-        """Scales the gradients down to a norm, if theirs is larger."""
-        nn.utils.clip_grad_norm_(model.parameters(), norm)
+    def clip(self, model: nn.Module, norm: float) -> float:
+        """Scales the gradients down to a norm, if theirs is larger, and returns theirs."""
+        return float(nn.utils.clip_grad_norm_(model.parameters(), norm))
 
 
 class Processes(OneProcess):
@@ -143,9 +144,10 @@ class Processes(OneProcess):
         """Computes gradients, which become the mean over the processes."""
         self.accelerator.backward(loss)
 
-    def clip(self, model: nn.Module, norm: float) -> None:
-        """Scales the gradients down to a norm, if theirs is larger."""
-        self.accelerator.clip_grad_norm_(model.parameters(), norm)
+    def clip(self, model: nn.Module, norm: float) -> float:
+        """Scales the gradients down to a norm, if theirs is larger, and returns theirs."""
+        found: Any = self.accelerator.clip_grad_norm_(model.parameters(), norm)
+        return float(found.full_tensor() if isinstance(found, DTensor) else found)
 
     def share_buffers(self, model: nn.Module) -> None:
         """Copies the main process's buffers to the others."""

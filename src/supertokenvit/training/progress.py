@@ -3,14 +3,33 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    track,
+)
+
+from ..errors import UserError
 
 TWICE = 1.0  # seconds within which two signals are one
+
+
+class TrainingStopped(UserError):
+    """The run ended before its last step; the message says why and how to go on."""
+
+
+def watched_batches(batches: Iterable[Any], count: int, console: Console) -> Iterable[Any]:
+    """Passes on batches of validation images that are decoded, with a bar that goes away."""
+    return track(batches, "Decoding validation images", total=count, transient=True, console=console)
 
 
 class TrainingBar:
@@ -50,23 +69,47 @@ class TrainingBar:
         self.progress.update(self.task, completed=done, total=steps, note=note)
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the run where it stood; the message says how to go on.
+
+    It is no Exception, so that nothing takes it for a fault of what was being done.
+
+    Args:
+        text: The message.
+        number: Of the signal.
+    """
+
+    def __init__(self, text: str, number: int) -> None:
+        super().__init__(text)
+        self.exit_code = 128 + number
+
+
 class Interruption:
-    """The signal that asks the run to end after the present step, if there was one."""
+    """The signal that asks the run to end, if there was one.
+
+    While steps are made, it waits for the end of the present one (`waits` is true). Before and afterwards it ends the
+    run at once, with the advice that holds then.
+    """
 
     def __init__(self) -> None:
         self.number: int | None = None
         self.since = 0.0
+        self.waits = False
+        self.advice = "nothing was saved: begin again with the same command"
 
     def note(self, number: int, frame: Any) -> None:
-        """Handles a signal: the first is noted, a later one ends the run at once.
+        """Handles a signal: the first is noted while steps are made, a later one ends the run at once.
 
         Launchers send a signal twice in a row, which counts once.
         """
         now = time.monotonic()
-        if self.number is not None and now - self.since > TWICE:
-            raise KeyboardInterrupt
+        again = self.number is not None and now - self.since > TWICE
         if self.number is None:
             self.number, self.since = number, now
+            if not self.waits:
+                raise Interrupted(f"{self.name}: {self.advice}", number)
+        elif again:
+            raise Interrupted(f"{self.name}, twice: {self.advice}", number)
 
     @property
     def name(self) -> str:
@@ -75,7 +118,7 @@ class Interruption:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """While this lasts, Ctrl-C and SIGTERM are noted instead of ending the process.
+        """While this lasts, Ctrl-C and SIGTERM come here.
 
         Only the main thread may do so: in another one they go on meaning what they mean to the program.
         """
@@ -88,3 +131,12 @@ class Interruption:
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
+
+    @contextmanager
+    def steps(self) -> Iterator[None]:
+        """While this lasts, steps are made: the first signal waits for the end of one."""
+        self.waits = True
+        try:
+            yield
+        finally:
+            self.waits = False

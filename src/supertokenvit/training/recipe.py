@@ -10,8 +10,8 @@ class RecipeError(UsageError):
     """Options that cannot work together; one line that says what to change."""
 
 
-RESUMABLE = ("workers", "cache", "device", "tensorboard", "mlflow", "skip_damaged")
-"""The fields of Recipe that change no result, and that a resumed run may therefore change."""
+RESUMABLE = ("workers", "cache", "device", "tensorboard", "mlflow", "skip_damaged", "data")
+"""The fields of Recipe that change no result, and that a resumed run may therefore change (data that was moved)."""
 
 GROUPS: Dict[str, tuple[str, ...]] = {
     "most used": ("data", "out", "model", "img_size", "init", "epochs", "minutes", "batch_size", "lr", "tta"),
@@ -58,8 +58,9 @@ class Recipe:
     """Fraction of the shorter side that the centre crop keeps in evaluation"""
 
     init: Optional[str] = None
-    """Run folder (or its model folder, or a model that comes with the package), or timm model with its pretrained
-    weights, to start from; the classifier is new, unless the classes are the same"""
+    """Run folder (or its model folder, or a model that comes with the package), timm model with its pretrained weights,
+    hf-hub:OWNER/NAME, or .safetensors file with --model, to start from; the classifier is new, unless the classes are
+    the same"""
     freeze: Literal["none", "stem", "local", "backbone"] = "none"
     """What stays as it is: nothing, the stem, stem and local layers, or all but the classifier (linear probe)"""
     layer_decay: Optional[float] = None
@@ -88,7 +89,8 @@ class Recipe:
     warmup: float = 0.1
     """Fraction of the steps in which the learning rate rises"""
     teacher: Optional[str] = None
-    """Run folder, or timm model with its pretrained weights, whose answers to learn as well (distillation)"""
+    """Run folder, timm model with its pretrained weights, or hf-hub:OWNER/NAME, whose answers to learn as well
+    (distillation)"""
     teacher_share: float = 0.5
     """Fraction of the loss that comes from the teacher's answers; the labels have the rest"""
     temperature: float = 1.0

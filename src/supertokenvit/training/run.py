@@ -1,23 +1,31 @@
 """Beginning a training, and going on with one: what the command and the Python API call."""
 
+import contextlib
 import difflib
+import errno
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import yaml
 from rich.console import Console
 
-from ..data.splits import Splits, fingerprint, open_splits
+from ..data.splits import Inherited, Splits, TrainedOn, data_found, open_as_trained, open_splits
 from ..machine import environment
-from ..run_folder import RunFolder, new_run_folder, write_json
-from .assembly import begin, reopen
+from ..model_folder import ModelCard, is_trained, read_config
+from ..run_folder import RunFolder, RunFolderError, new_run_folder, write_json, write_text
+from .assembly import begin, log, reopen
 from .callbacks import Callback
 from .checkpoint import read_checkpoint
 from .loop import Trainer
 from .processes import Processes
-from .recipe import Recipe, RecipeError
+from .progress import Interruption
+from .recipe import RESUMABLE, Recipe, RecipeError
+from .starting_model import is_weights_file
+
+# what the system says when nothing more can be written: full, over the quota, read-only, too large, broken
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
 def train(
@@ -59,22 +67,46 @@ def train_recipe(recipe: Recipe, *, callbacks: Sequence[Callback] = (), console:
     Raises:
         RecipeError: Options that do not fit each other or the data.
         DataError: The data cannot be trained on.
+        RunFolderError: The folder is not free, or the disk is full.
         TrainingStopped: Interrupted, or the loss is no longer finite.
-        CheckpointError: The disk is full.
+        CheckpointError: A checkpoint cannot be written.
     """
-    processes = Processes(recipe)
-    splits = open_together(recipe, processes)
-    folder = processes.from_main(lambda: new_run_folder(recipe.out, recipe.data))
+    interruption = Interruption()
+    with interruption.watched():
+        processes = Processes(recipe)
+        inherited = None if recipe.init is None else trained_before(recipe.init)
+        splits = open_together(recipe, processes, inherited)
+        folder = processes.from_main(lambda: new_run_folder(recipe.out, recipe.data))
+        with owned(folder, processes):
+            return begin_in(folder, recipe, splits, processes, console or Console(), callbacks, interruption)
+
+
+def begin_in(
+    folder: RunFolder,
+    recipe: Recipe,
+    splits: Splits,
+    processes: Processes,
+    console: Console,
+    callbacks: Sequence[Callback],
+    interruption: Interruption,
+) -> RunFolder:
+    """Trains into a folder that is this run's own; of a run that fails before its first step nothing is left."""
+    if processes.is_main:
+        folder.must_be_free()
     try:
-        run = begin(recipe, splits, folder, console or Console(), processes, callbacks)
-        trainer = Trainer(run)
+        run = begin(recipe, splits, folder, console, processes, callbacks)
+        trainer = Trainer(run, interruption=interruption)
+        if processes.is_main:
+            write_text(folder.recipe, yaml.safe_dump(asdict(run.recipe), sort_keys=False))
+            about = {"processes": processes.count, "working_directory": os.getcwd()}
+            write_json(folder.environment, environment() | about)
+            if not splits.val_is_own:
+                folder.keep_for_validation([run.val.key(i) for i in range(len(run.val))])
     except BaseException:
         if processes.is_main:
-            folder.remove_if_only_a_log()
+            folder.remove_if_it_holds_a_start_only()
         raise
-    if processes.is_main:
-        folder.recipe.write_text(yaml.safe_dump(asdict(run.recipe), sort_keys=False), encoding="utf-8")
-        write_json(folder.environment, environment() | {"processes": processes.count})
+    interruption.advice = f"go on with --resume {folder}"
     return trainer.fit()
 
 
@@ -91,27 +123,92 @@ def resume(
         folder: The run folder.
         callbacks: As in train.
         console: As in train.
-        **changes: Recipe fields that change no result: workers, cache, device, tensorboard, mlflow, skip_damaged.
+        **changes: Recipe fields that change no result: workers, cache, device, tensorboard, mlflow, skip_damaged; and
+            data, for the same images at another place.
 
     Raises:
-        RecipeError: No run there, or not its data.
-        CheckpointError: No checkpoint, or a damaged one.
+        RecipeError: No run there, not its data, or a change of something else.
+        RunFolderError: Another training is in the folder, or the disk is full.
+        CheckpointError: A damaged checkpoint.
         Others: As train.
     """
-    folder = RunFolder(folder)
+    fixed = sorted(set(changes) - set(RESUMABLE))
+    if fixed:
+        free = ", ".join(RESUMABLE)
+        raise RecipeError(f"a resumed run repeats its own recipe: {fixed[0]} cannot change ({free} can)")
+    folder, console = RunFolder(folder), console or Console()
+    recipe = replace(read_recipe(folder), **changes)
+    recipe = replace(recipe, data=changes.get("data") or data_found(recipe.data, folder.working_directory()))
+    interruption = Interruption()
+    interruption.advice = f"go on with --resume {folder}"
+    with interruption.watched():
+        processes = Processes(recipe)
+        with owned(folder, processes):
+            if folder.checkpoint is None:
+                log(console, folder, "no checkpoint was written yet: the run begins again")
+                inherited = None if recipe.init is None else trained_before(recipe.init)
+                splits = open_together(recipe, processes, inherited)
+                return begin_in(folder, recipe, splits, processes, console, callbacks, interruption)
+            if processes.is_main:
+                folder.remove_temporary()
+            state = read_checkpoint(folder.checkpoint)
+            with processes.accelerator.local_main_process_first():
+                kept = folder.kept_for_validation()
+                memory = TrainedOn(state["fingerprint"], recipe.val_fraction, recipe.seed, kept)
+                found = open_as_trained(recipe.data, memory)
+            if found is None:
+                raise RecipeError(f"{recipe.data}: not the data that this run began with (files or labels differ)")
+            run = reopen(recipe, found, folder, console, processes, callbacks, steps=state["steps"])
+            return Trainer(run, state, interruption).fit()
+
+
+def read_recipe(folder: RunFolder) -> Recipe:
+    """Reads the recipe of a run.
+
+    Raises:
+        RecipeError: There is none, or it is damaged.
+    """
     if not folder.recipe.exists():
-        raise RecipeError(f"{folder}: no run to resume there (recipe.yaml is missing)")
-    state = read_checkpoint(folder.last)
-    recipe = Recipe(**(yaml.safe_load(folder.recipe.read_text(encoding="utf-8")) | changes))
-    processes = Processes(recipe)
-    splits = open_together(recipe, processes)
-    if fingerprint(splits.train) != state["fingerprint"]:
-        raise RecipeError(f"{recipe.data}: not the data that this run began with (files or labels differ)")
-    run = reopen(recipe, splits, folder, console or Console(), processes, callbacks, steps=state["steps"])
-    return Trainer(run, state).fit()
+        again = f"; begin it again with --out {folder}" if folder.log.exists() else ""
+        raise RecipeError(f"{folder}: no run to resume there (recipe.yaml is missing){again}")
+    try:
+        content = yaml.safe_load(folder.recipe.read_text(encoding="utf-8"))
+        return Recipe(**content)
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
+        raise RecipeError(f"{folder.recipe}: damaged, or of another version ({str(error).splitlines()[0]})") from error
 
 
-def open_together(recipe: Recipe, processes: Processes) -> Splits:
+def trained_before(init: str) -> Inherited | None:
+    """Returns what is known of the images that a start was trained on; nothing of timm's models and files."""
+    if is_weights_file(init) or not is_trained(init):
+        return None
+    path, content = read_config(init)
+    card, kept = ModelCard.read(content), RunFolder(path.parent).kept_for_validation()
+    if card.data_fingerprint is None:
+        return None
+    classes = content.get("label_names") or content["pretrained_cfg"].get("label_names") or []
+    return Inherited(init, classes, TrainedOn(card.data_fingerprint, card.val_fraction, card.seed, kept))
+
+
+@contextlib.contextmanager
+def owned(folder: RunFolder, processes: Processes) -> Iterator[None]:
+    """Keeps every other training out of the folder, and says in one line what cannot be written to it.
+
+    Raises:
+        RunFolderError: Another training is in it, or the disk is full.
+    """
+    with folder.owned() if processes.is_main else contextlib.nullcontext():
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            again = f"go on with --resume {folder}" if folder.checkpoint else "begin again"
+            reason = os.strerror(error.errno) if error.errno != errno.EIO else error.strerror
+            raise RunFolderError(f"{folder}: cannot be written to ({reason}); make room and {again}") from error
+
+
+def open_together(recipe: Recipe, processes: Processes, inherited: Inherited | None = None) -> Splits:
     """Opens the data in every process, in one of each machine first, as it may have to download."""
     with processes.accelerator.local_main_process_first():
-        return open_splits(recipe.data, val_fraction=recipe.val_fraction, seed=recipe.seed)
+        return open_splits(recipe.data, val_fraction=recipe.val_fraction, seed=recipe.seed, inherited=inherited)

@@ -1,15 +1,19 @@
 """The model that a run begins with: fresh, or with weights that are there already; and what of it stays as it is."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import timm
+import torch
+from safetensors import SafetensorError, safe_open
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.models import get_pretrained_cfg, is_model_pretrained
 from torch import nn
+from torch.func import functional_call
 
 from ..model.family import is_variant
-from ..model_folder import WEIGHTS_FILE, architecture_of, is_trained, load_model
+from ..model_folder import CONFIG, WEIGHTS_FILE, architecture_of, is_trained, load_model, read_config
 from .recipe import Recipe, RecipeError
 
 FROM_RECIPE = ("num_classes", "img_size", "drop_rate", "drop_path_rate")
@@ -36,6 +40,8 @@ def starting_model(recipe: Recipe, classes: list[str]) -> tuple[nn.Module, Recip
             raise RecipeError(f"model_args: timm drops {dropped[0]}=null and takes the default: give another value")
         # all of it, so that the recipe makes the same network whatever a later version calls by its name
         return model, replace(recipe, model_args=made | recipe.model_args)
+    if is_weights_file(recipe.init):
+        return _from_file(recipe, Path(recipe.init), classes)
     if not is_trained(recipe.init) and timm.is_model(recipe.init.partition(".")[0]):
         return _from_timm(recipe, recipe.init, classes)
     trained = load_model(recipe.init)
@@ -52,6 +58,70 @@ def starting_model(recipe: Recipe, classes: list[str]) -> tuple[nn.Module, Recip
     if len(trained.classes) == len(classes) and trained.classes != classes:
         started.reset_classifier(len(classes))  # timm keeps one of the same size
     return started, recipe
+
+
+def is_weights_file(name: str) -> bool:
+    """Says whether a start is a file of weights without a config.json beside it, so that the model must be named.
+
+    Raises:
+        RecipeError: It is a file of another kind: those may run programs when they are read.
+    """
+    path = Path(name)
+    if not path.is_file():
+        return False
+    if path.suffix != ".safetensors":
+        raise RecipeError(f"{name}: weights are read from .safetensors files and run folders only")
+    return not (path.parent / CONFIG).exists() or path.name != WEIGHTS_FILE
+
+
+def size_of_start(init: str) -> int | None:
+    """Returns the side of the images that a start was trained for, in pixels, if it says so.
+
+    Raises:
+        RunFolderError: It is a folder without a trained model.
+    """
+    if is_weights_file(init):
+        return None
+    if is_trained(init):
+        return read_config(init)[1]["pretrained_cfg"]["input_size"][-1]
+    cfg = get_pretrained_cfg(init) if timm.is_model(init.partition(".")[0]) else None
+    return None if cfg is None else cfg.input_size[-1]
+
+
+def classes_in_file(path: Path, classifier: Any) -> int:
+    """Returns the number of classes of a file of weights, from the shape of its classifier; 0 if it has none.
+
+    Args:
+        path: Of the file.
+        classifier: Name of the module, or names of several.
+
+    Raises:
+        RecipeError: It is no such file.
+    """
+    name = classifier if isinstance(classifier, str) else (classifier or [""])[0]
+    try:
+        with safe_open(path, "pt") as weights:
+            key = f"{name}.weight"
+            return weights.get_slice(key).get_shape()[0] if key in weights.keys() else 0  # noqa: SIM118
+    except SafetensorError as error:
+        raise RecipeError(f"{path}: not readable as a .safetensors file ({str(error).splitlines()[0]})") from error
+
+
+def _from_file(recipe: Recipe, path: Path, classes: list[str]) -> tuple[nn.Module, Recipe]:
+    """A model with the weights of a file; it does not say for which classes, so the classifier is new."""
+    if recipe.model is None:
+        raise RecipeError(f"init={path}: a file of weights does not say of which model: name it with --model")
+    _, named = starting_model(replace(recipe, init=None), classes)
+    cfg = get_pretrained_cfg(recipe.model)
+    there = classes_in_file(path, cfg.classifier if cfg is not None else "head")
+    overlay = {"num_classes": there or len(classes), "label_names": None, "file": str(path)}
+    try:
+        started: Any = build(named, len(classes), pretrained=True, pretrained_cfg_overlay=overlay)
+    except RecipeError as error:
+        raise RecipeError(f"init={path}: its weights do not fit: {error}") from error
+    if there == len(classes):
+        started.reset_classifier(len(classes))
+    return started, replace(named, init=recipe.init)
 
 
 def _from_timm(recipe: Recipe, init: str, classes: list[str]) -> tuple[nn.Module, Recipe]:
@@ -103,6 +173,45 @@ def build(recipe: Recipe, num_classes: int, **weights: Any) -> nn.Module:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise RecipeError(f"model {recipe.model}: {reason}") from error
             del args[unknown[0]]
+
+
+def try_out(model: nn.Module, recipe: Recipe, part: int, device: torch.device) -> None:
+    """Lets a model look at blank images of the training's size, and leaves it as it was.
+
+    Args:
+        model: On the device.
+        recipe: Names it and the size.
+        part: Images that it sees at once in a training step.
+        device: Where it is.
+
+    Raises:
+        RecipeError: It cannot take images of this size, or not so few of them at once.
+    """
+    assert recipe.img_size is not None
+    was = model.training
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+            for images, training in [(2, True), (1, False)] + [(1, True)] * (part == 1):
+                blank = torch.zeros(images, 3, recipe.img_size, recipe.img_size, device=device)
+                functional_call(model.train(training), buffers, (blank,))
+    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "memory" in reason:
+            raise
+        if images == 1 and training:
+            few = f"batch_size={recipe.batch_size} in accumulate={recipe.accumulate} parts"
+            raise RecipeError(
+                f"{few}: {recipe.model} sees a single image at once, and its BatchNorm needs two: take a larger "
+                "batch_size or fewer parts"
+            ) from error
+        cfg = get_pretrained_cfg(str(recipe.model))
+        own = f"; its own is {cfg.input_size[-1]}" if cfg is not None else ""
+        raise RecipeError(
+            f"img_size={recipe.img_size}: {recipe.model} cannot take images of this size ({reason}){own}"
+        ) from error
+    finally:
+        model.train(was)
 
 
 def checkpoint_gradients(recipe: Recipe, model: Any) -> None:

@@ -16,7 +16,7 @@ from .processes import OneProcess
 
 
 class NotFinite(UserError):
-    """The loss of a step is infinite or no number."""
+    """The loss of a step, or its gradient, is infinite or no number."""
 
 
 @dataclass
@@ -78,7 +78,7 @@ class TrainingStep:
             lr: Learning rate.
 
         Raises:
-            NotFinite: The loss is infinite or no number; the weights stay as they were.
+            NotFinite: The loss or the gradient is infinite or no number; the weights stay as they were.
         """
         set_learning_rate(self.optimizer, lr)
         images, targets = images.to(self.device), targets.to(self.device)
@@ -99,8 +99,10 @@ class TrainingStep:
                 self.processes.backward(loss * self.processes.count)
             outcome.loss += value * count
             outcome.hits += hits
-        if self.clip_grad is not None:
-            self.processes.clip(self.model, self.clip_grad)
+        norm = self.processes.clip(self.model, math.inf if self.clip_grad is None else self.clip_grad)
+        if not math.isfinite(norm):
+            self.optimizer.zero_grad()
+            raise NotFinite("the gradient is not finite")
         self.optimizer.step()
         self.optimizer.zero_grad()
         return outcome
