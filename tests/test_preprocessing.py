@@ -105,3 +105,23 @@ def test_views_are_as_many_as_they_say_and_their_weights_sum_to_one(tta):
     seen = views(torch.randn(2, 3, 16, 16), tta)
     assert len(seen) == VIEWS[tta] and sum(weight for weight, _ in seen) == pytest.approx(1)
     assert all(view.shape == (2, 3, 16, 16) for _, view in seen)
+
+
+@pytest.mark.parametrize("size", [(1, 900), (900, 1), (3, 200), (200, 21), (40, 500), (1000, 97)], ids=str)
+@pytest.mark.parametrize("crop_pct", [1.0, 0.7])
+def test_a_very_long_image_shows_the_same_square_as_if_all_of_it_were_resized(size, crop_pct):
+    preprocess, image = Preprocess(config(crop_pct=crop_pct)), coordinates(*size)
+    whole = preprocess.transform(image).float()
+    assert (preprocess(image).float() - whole).abs().max() <= 2 + 255 / max(size)  # a pixel's share of the ramp
+
+
+@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+@pytest.mark.parametrize("size", [(1, 30_000), (30_000, 1), (2, 40_000)], ids=str)
+def test_a_line_of_pixels_takes_no_memory(mode, size):
+    """A PNG of a few kB was made 224 x 6,720,000 pixels large, which took gigabytes."""
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    square = Preprocess(config(mode, side=224))(Image.new("RGB", size, (9, 99, 200)))
+    assert square.shape == (3, 224, 224) and square[2].max() == 200
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB

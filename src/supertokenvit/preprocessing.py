@@ -13,6 +13,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
 FINER = 3  # from here on resizing is indistinguishable from that of the whole image (Pillow on `reducing_gap`)
+LONG = 8  # times that an image is longer than it is wide, from which on it is shortened before it is resized
+AROUND = 8  # pixels that a resizing filter may look at beyond the crop
 VIEWS = {"none": 1, "flip": 2, "shift": 6}
 
 
@@ -49,7 +51,24 @@ class Preprocess:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Turns an RGB image of any size into uint8 [3, S, S]."""
+        if max(image.size) > LONG * min(image.size):
+            image = self._shortened(image)
         return self.transform(image)
+
+    def _shortened(self, image: Image.Image) -> Image.Image:
+        """Takes from a very long image what would take gigabytes in resizing, or make it less than a pixel wide.
+
+        Of what the centre crop keeps, three times as much is left, so that resizing sees the same pixels around it.
+        """
+        width, height = image.size
+        if self.mode == "border":
+            new_height, new_width = self._resized(height, width)
+            return image if min(new_height, new_width) else image.resize((max(1, new_width), max(1, new_height)))
+        if self.mode == "squash":
+            return image
+        kept = 3 * math.ceil(min(width, height) * max(self.side) / min(self.scaled)) + 2 * AROUND
+        left, top = (max(0, (length - kept) // 2) for length in (width, height))
+        return image.crop((left, top, width - left, height - top))
 
     @property
     def enough(self) -> int:

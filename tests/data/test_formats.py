@@ -209,3 +209,66 @@ def test_names_that_are_no_text_are_shown_escaped(tmp_path):
     assert open_splits(str(folder)).left_out == ["1 file .txt: caf\\xe9.txt"]
     os.rename(os.fsencode(folder / "cat"), os.fsencode(folder) + b"/caf\xe9")
     refused(folder, "not in UTF-8: rename its folder")
+
+
+def shard(path, first, count=2, packed=False):
+    """A shard of small images whose labels are 0 and 1 in turn."""
+    members = {}
+    for i in range(first, first + count):
+        members[f"s{i:03}.png"] = encoded(Image.new("RGB", (4, 4), (i, 0, 0)))
+        members[f"s{i:03}.cls"] = str(i % 2).encode()
+    write_tar(path, members)
+    if packed:
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("train-0.tar", "val-0.tar", "test-0.tar"),
+        ("imagenet1k-train-0000.tar", "imagenet1k-validation-0000.tar", "imagenet1k-test-0000.tar"),
+        ("set_Training_1.TAR", "set_dev_1.tar", "set_testing_1.Tar"),
+        ("train/0.tar", "eval/0.tar", "test/0.tar"),
+        ("a-train.tar.gz", "a-val.tgz", "b.test.tar"),
+    ],
+)
+def test_a_word_anywhere_in_the_name_of_a_shard_says_its_split(tmp_path, train, val, test):
+    for name, first, count in ((train, 0, 10), (val, 50, 6), (test, 80, 4)):
+        shard(tmp_path / "in" / name, first, count, packed=name.endswith("gz"))
+    splits = open_splits(f"wds/{tmp_path / 'in'}")
+    assert (len(splits.train), len(splits.val), len(splits.test)) == (10, 6, 4)
+    assert [splits.val.image(i).getpixel((0, 0))[0] for i in range(6)] == list(range(50, 56))
+
+
+def test_a_shard_that_does_not_say_its_split_where_others_do_is_refused(tmp_path):
+    for name in ("a-train-0.tar", "a-extra-0.tar"):
+        shard(tmp_path / name, 0)
+    refused(f"wds/{tmp_path}", "a-extra-0.tar does not say its split, and others do .train")
+    shard(tmp_path / "b" / "0000.tar", 0, 4)
+    shard(tmp_path / "b" / "0001.tar", 4, 4)
+    assert len(open_splits(f"wds/{tmp_path / 'b'}", val_fraction=0).train) == 8
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[1]", "a.json holds no object with a label, but a list"),
+        ("3", "but a int"),
+        ('{"label": [1, 2]}', "label of a is a list"),
+        ('{"label": null}', "a has no .cls"),
+        ('{"label": true}', "label of a is a bool"),
+        ("{", "a.json cannot be read as a label"),
+        ("\ufeff{", "a.json cannot be read as a label"),
+    ],
+)
+def test_a_json_of_the_wrong_kind_is_one_line(tmp_path, content, said):
+    write_tar(tmp_path / "train-0.tar", {"a.png": PIXELS, "a.json": content.encode()})
+    refused(f"wds/{tmp_path / 'train-0.tar'}", said)
+
+
+def test_a_sample_without_an_image_is_counted(tmp_path):
+    members = {"a.cls": b"0", "b.png": PIXELS, "b.cls": b"0", "c.png": PIXELS, "c.json": b'{"label": 1.0}'}
+    splits = open_splits(f"wds/{write_tar(tmp_path / 'x.tar', members)}", val_fraction=0)
+    assert splits.left_out == [f"1 sample without an image: {tmp_path / 'x.tar'}/a"]
+    assert splits.train.classes == ["0", "1"]

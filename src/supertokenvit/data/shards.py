@@ -86,7 +86,7 @@ def _by_split(spec: str, root: Path | None, shards: Sequence[Path]) -> dict[str,
     groups: dict[str | None, list[Path]] = {}
     for shard in shards:
         below = shard.relative_to(root).parts if root is not None else (shard.name,)
-        said = {split for part in below if (split := split_of(part.partition(".")[0]))}
+        said = {split for part in below if (split := split_of(part))}
         groups.setdefault(said.pop() if len(said) == 1 else None, []).append(shard)
     unknown = groups.pop(None, [])
     if unknown and groups:
