@@ -45,7 +45,9 @@ def test_debug_shows_where_an_error_came_from(capsys):
 
 def test_a_resumed_run_cannot_change_its_recipe(tmp_path, capsys):
     code, errors = ended(capsys, "train", "--resume", str(tmp_path), "--lr", "0.1")
-    assert code == 2 and "lr cannot change (workers, cache, device, tensorboard, mlflow, skip_damaged can)" in errors
+    assert (
+        code == 2 and "lr cannot change (workers, cache, device, tensorboard, mlflow, skip_damaged, data can)" in errors
+    )
 
 
 def test_hyphens_and_underscores_are_the_same(tmp_path):

@@ -278,7 +278,7 @@ def test_a_failed_save_leaves_the_old_model(trained, tmp_path, monkeypatch):
     def full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("supertokenvit.model_folder.sync", full)
+    monkeypatch.setattr("supertokenvit.run_folder.sync", full)
     with pytest.raises(OSError, match="No space"):
         save_model(copied)
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == before

@@ -10,7 +10,7 @@ from PIL import Image
 from supertokenvit.data.sources import Source
 from supertokenvit.data.splits import Splits
 from supertokenvit.training.choices import fill_in
-from supertokenvit.training.pacing import steps_in, steps_until
+from supertokenvit.training.pacing import steps_in
 from supertokenvit.training.recipe import Recipe
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -85,9 +85,3 @@ def test_a_plan_ends_within_its_budget(minutes, step, look, train):
     assert seconds <= 60 * minutes or steps == 1
     if steps > 20:  # and takes nearly all of it
         assert seconds > 0.85 * 60 * minutes or val * look > 0.1 * 60 * minutes
-
-
-@given(st.floats(0.1, 600), st.integers(1, 10**6), st.floats(1e-3, 10))
-def test_a_plan_made_anew_goes_by_the_speed_so_far(minutes, step, each):
-    steps = steps_until(minutes, step, step * each)
-    assert steps > step and (steps * each <= 60 * minutes or steps == step + 1)

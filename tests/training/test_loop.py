@@ -11,11 +11,13 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
+from supertokenvit import run_folder
 from supertokenvit.cli import main
 from supertokenvit.evaluation import Evaluation, EvaluationError
 from supertokenvit.model_folder import load_model
 from supertokenvit.run_folder import RunFolderError, new_run_folder
 from supertokenvit.training import checkpoint as checkpoint_module
+from supertokenvit.training import progress
 from supertokenvit.training.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from supertokenvit.training.loop import Trainer, TrainingStopped
 from supertokenvit.training.recipe import Recipe, RecipeError
@@ -181,7 +183,7 @@ def test_full_disk_at_a_checkpoint_keeps_the_previous_one(tmp_path, monkeypatch)
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint_module, "sync", full)
+    monkeypatch.setattr(run_folder, "sync", full)
     with pytest.raises(CheckpointError, match="No space left on device; the previous one is whole"):
         write_checkpoint(path, {"step": 2})
     assert read_checkpoint(path) == {"step": 1}
@@ -191,12 +193,13 @@ def test_full_disk_at_a_checkpoint_keeps_the_previous_one(tmp_path, monkeypatch)
 def test_full_disk_in_training_is_one_line_and_no_loss(folder, tmp_path, monkeypatch, capsys):
     written = []
 
-    def full_later(path):
+    def full_later(temporary, path):
         written.append(path)
         if len(written) > 4:
             raise OSError(28, "No space left on device")
+        temporary.replace(path)
 
-    monkeypatch.setattr(checkpoint_module, "sync", full_later)
+    monkeypatch.setattr(checkpoint_module, "put_in_place", full_later)
     recipe = tmp_path / "r.yaml"
     recipe.write_text(yaml.safe_dump(TINY | {"data": str(folder), "epochs": 8, "checkpoint_minutes": 1e-6}))
     code, errors = failing(capsys, "train", "--recipe", recipe, "--out", tmp_path / "run")
@@ -338,7 +341,7 @@ def test_a_run_that_ended_out_of_patience_trains_no_further_when_resumed(folder,
 def test_the_limit_without_a_gpu_is_written_down_and_kept(folder, tmp_path, monkeypatch):
     # as if the machine took 50 seconds for an image: 30 minutes are some steps
     monkeypatch.setattr("supertokenvit.training.assembly.seconds_per_image", lambda *a: (50.0, 1e-6))
-    monkeypatch.setattr("supertokenvit.training.loop.steps_until", lambda minutes, step, seconds: 5)
+    monkeypatch.setattr("supertokenvit.training.loop.steps_until", lambda *a: 5)
     out = run(folder, tmp_path / "run", epochs=None)
     recipe = yaml.safe_load((out / "recipe.yaml").read_text())
     assert (recipe["epochs"], recipe["minutes"]) == (None, 30.0)
@@ -407,15 +410,22 @@ def test_the_weights_may_be_read_by_whoever_may_read_the_config(folder, tmp_path
 
 
 def test_a_second_signal_ends_the_run_at_once_but_for_those_of_a_launcher(monkeypatch):
-    from supertokenvit.training import progress
-
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     interruption = progress.Interruption()
-    interruption.note(2, None)
-    now[0] += 0.1  # torchrun and the terminal both send one
-    interruption.note(2, None)
-    assert interruption.name == "SIGINT"
-    now[0] += 2
-    with pytest.raises(KeyboardInterrupt):
+    with interruption.steps():
         interruption.note(2, None)
+        now[0] += 0.1  # torchrun and the terminal both send one
+        interruption.note(2, None)
+        assert interruption.name == "SIGINT"
+        now[0] += 2
+        with pytest.raises(KeyboardInterrupt, match="SIGINT, twice"):
+            interruption.note(2, None)
+
+
+def test_before_and_after_the_steps_a_signal_ends_the_run_at_once():
+    interruption = progress.Interruption()
+    with pytest.raises(progress.Interrupted, match="SIGTERM: nothing was saved: begin again") as error:
+        interruption.note(15, None)
+    assert error.value.exit_code == 143
+    interruption.note(15, None)  # of a launcher, while the first one is dealt with

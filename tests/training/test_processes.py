@@ -38,8 +38,8 @@ import sys, torch
 from supertokenvit.cli import main
 from supertokenvit.training import loop
 begin = loop.Trainer.__init__
-def init(self, *args):
-    begin(self, *args)
+def init(self, *args, **named):
+    begin(self, *args, **named)
     step, kept = self.optimizer.step, []
     def save(*args, **options):
         grads = {n: p.grad for n, p in self.run.model.named_parameters() if p.grad is not None}

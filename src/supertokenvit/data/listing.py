@@ -127,8 +127,17 @@ def list_folder(root: str | Path) -> Listing:
                 waiting.append((path, (), 0))
             elif link:
                 skipped.setdefault("link that leads nowhere", []).append(path)
+    outputs = skipped.get("output of supertokenvit")
+    if outputs:  # a folder of nothing but outputs is none that lacks images
+        found.folders = [folder for folder in found.folders if not _holds_only(folder, outputs, found.files)]
     found.left_out = [counted(what, sorted(paths)) for what, paths in skipped.items()]
     return found
+
+
+def _holds_only(folder: str, outputs: Sequence[str], files: Sequence[str]) -> bool:
+    """Whether a folder holds some of the outputs and none of the files."""
+    inside = os.path.join(folder, "")
+    return any(path.startswith(inside) for path in outputs) and not any(path.startswith(inside) for path in files)
 
 
 def counted(what: str, names: Sequence[str]) -> str:

@@ -93,9 +93,14 @@ def read_splits(spec: str) -> Stored:
     for prefix, opener in PREFIXES.items():
         if spec.startswith(prefix):
             return opener(spec.removeprefix(prefix))
-    if not Path(spec).exists():
+    if not is_there(spec):
         raise DataError(f"{spec}: not there; {LAYOUT}, or one of wds/SHARDS, hfds/NAME, torch/NAME, digits")
     return open_path(spec)
+
+
+def is_there(spec: str) -> bool:
+    """Says whether there is a file or folder of that name; of what libraries open, they will say so themselves."""
+    return spec == "digits" or spec.startswith(tuple(PREFIXES)) or Path(spec).exists()
 
 
 def open_splits(spec: str, *, val_fraction: float = 0.1, seed: int = 0, inherited: Inherited | None = None) -> Splits:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from ..data.splits import Inherited, Splits, TrainedOn, data_found, open_as_trained, open_splits
+from ..data.splits import Inherited, Splits, TrainedOn, data_found, is_there, open_as_trained, open_splits
 from ..machine import environment
 from ..model_folder import ModelCard, is_trained, read_config
 from ..run_folder import RunFolder, RunFolderError, new_run_folder, write_json, write_text
@@ -90,9 +90,15 @@ def begin_in(
     callbacks: Sequence[Callback],
     interruption: Interruption,
 ) -> RunFolder:
-    """Trains into a folder that is this run's own; of a run that fails before its first step nothing is left."""
+    """Trains into a folder that is this run's own.
+
+    Of a run that fails before its first step nothing is left; one that a signal ends can be begun again by `resume`.
+    """
     if processes.is_main:
         folder.must_be_free()
+        write_text(folder.recipe, yaml.safe_dump(asdict(recipe), sort_keys=False))
+        write_json(folder.environment, {"working_directory": os.getcwd()})
+    interruption.advice = f"no step was saved yet; begin again with --resume {folder}"
     try:
         run = begin(recipe, splits, folder, console, processes, callbacks)
         trainer = Trainer(run, interruption=interruption)
@@ -102,11 +108,11 @@ def begin_in(
             write_json(folder.environment, environment() | about)
             if not splits.val_is_own:
                 folder.keep_for_validation([run.val.key(i) for i in range(len(run.val))])
-    except BaseException:
+    except Exception:
         if processes.is_main:
             folder.remove_if_it_holds_a_start_only()
         raise
-    interruption.advice = f"go on with --resume {folder}"
+    interruption.advice = f"go on with --resume {folder}"  # from the last checkpoint, or else from the beginning
     return trainer.fit()
 
 
@@ -139,6 +145,8 @@ def resume(
     folder, console = RunFolder(folder), console or Console()
     recipe = replace(read_recipe(folder), **changes)
     recipe = replace(recipe, data=changes.get("data") or data_found(recipe.data, folder.working_directory()))
+    if not is_there(recipe.data):
+        raise RecipeError(f"{recipe.data}: not there; if the images were moved, say where they are with --data")
     interruption = Interruption()
     interruption.advice = f"go on with --resume {folder}"
     with interruption.watched():
@@ -169,7 +177,7 @@ def read_recipe(folder: RunFolder) -> Recipe:
         RecipeError: There is none, or it is damaged.
     """
     if not folder.recipe.exists():
-        again = f"; begin it again with --out {folder}" if folder.log.exists() else ""
+        again = f"; begin it again with --out {folder}" if folder.path.is_dir() and folder.holds_a_start_only else ""
         raise RecipeError(f"{folder}: no run to resume there (recipe.yaml is missing){again}")
     try:
         content = yaml.safe_load(folder.recipe.read_text(encoding="utf-8"))
