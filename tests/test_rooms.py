@@ -14,6 +14,7 @@ FLOORS = [
     {"model_folder", "data"},
     {"prediction"},
     {"evaluation", "answers"},
+    {"evaluation_report"},
     {"training"},
     {"benchmarking"},
     {"cli"},

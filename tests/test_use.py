@@ -254,8 +254,8 @@ def test_measured_figures_agree_with_plain_formulas():
     assert result.top1 == pytest.approx(hit.float().mean().item())
     rank = (logits > logits.gather(1, targets[:, None])).sum(1)
     assert result.top5 == pytest.approx((rank < 5).float().mean().item())
-    assert result.per_class["c"] == pytest.approx(hit[targets == 2].float().mean().item())
-    assert result.per_class["g"] is None and result.missing_classes == ["g"]
+    assert result.per_class["c"].recall == pytest.approx(hit[targets == 2].float().mean().item())
+    assert result.per_class["g"].recall is None and result.missing_classes == ["g"]
     confidence, error = logits.softmax(1).amax(1), 0.0
     for low in np.linspace(0, 1, 16)[:-1]:
         inside = (confidence > low) & (confidence <= low + 1 / 15)

@@ -71,7 +71,7 @@ def evaluate(argv: Sequence[str]) -> None:
     parser.add_argument("--device", type=str, default=None, help="cpu, cuda, mps")
     parser.add_argument("--out", type=str, default=None, help="Folder for the figures; by default the run folder")
     given = parser.parse_args(list(argv)).as_dict()
-    from .evaluation import evaluate_and_write
+    from .evaluation_report import evaluate_and_write
 
     evaluate_and_write(given.pop("model"), given.pop("data"), given.pop("split"), given.pop("out"), **given)
 

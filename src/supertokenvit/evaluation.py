@@ -1,16 +1,13 @@
-"""Exact accuracy, calibration, confusion and per-class figures of a model on labelled images."""
+"""A trained model's answers for labelled images, and their exact figures."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 
 from .data.decode import BadImage
@@ -18,11 +15,10 @@ from .data.loading import eval_batches
 from .data.sources import ProcessShare, Source, targets_by_name, unknown_classes
 from .data.splits import TrainedOn, data_found, open_split
 from .errors import UserError
-from .machine import keep_freed_memory
-from .model_folder import ModelCard, is_shipped, read_config
+from .model_folder import ModelCard, read_config
 from .prediction import Predictor, Views, load
-from .run_folder import RunFolder, write_json
-from .tasks import TASKS, Evaluation, task_of
+from .run_folder import RunFolder
+from .tasks import Evaluation, Task, task_of
 
 BATCH = 64
 
@@ -83,43 +79,6 @@ def evaluate(
     )
 
 
-def evaluate_and_write(
-    run: str, data: str | None, split: Any, out: str | None, console: Console | None = None, **options: Any
-) -> Evaluation:
-    """Measures a trained model, prints the figures, and writes them with a picture of the confusion matrix.
-
-    Args:
-        run: As in evaluate, and so are `data` and `split`.
-        data: Images.
-        split: Which of them.
-        out: Folder to write to; by default the run folder, or runs/NAME for a model that comes with the package.
-        console: To print on.
-        **options: Further options of evaluate.
-    """
-    keep_freed_memory()
-    console = console or Console()
-    loading = {key: options.pop(key) for key in ("img_size", "tta", "device", "precision") if key in options}
-    predictor = load(run, **loading)
-    source, split, left_out = open_labelled(run, predictor.card, data, split)
-    for line in left_out:
-        console.print(f"left out: {line}", highlight=False, markup=False, soft_wrap=True)
-    result = evaluate_source(predictor, source, **options)
-    print_evaluation(result, f"{data or predictor.card.data} ({split})", predictor.task.score_name, console)
-    folder = RunFolder(out or home_of(run))
-    folder.path.mkdir(parents=True, exist_ok=True)
-    write_json(folder.evaluation_of(split), result.as_dict())
-    if result.confusion:
-        draw_confusion(folder.confusion_of(split), result.confusion, result.classes)
-    console.print(f"written: {folder.evaluation_of(split)}", highlight=False, markup=False, soft_wrap=True)
-    return result
-
-
-def home_of(run: str) -> Path:
-    """Returns the folder in which a model's figures are kept: its run folder, never the installed package."""
-    folder, _ = read_config(run)
-    return Path("runs") / folder.name if is_shipped(folder) else folder.parent
-
-
 def open_labelled(
     run: str | os.PathLike | RunFolder, card: ModelCard, data: str | None, split: str | None
 ) -> tuple[Source, str, list[str]]:
@@ -162,7 +121,47 @@ def known_targets(source: Source, classes: list[str]) -> np.ndarray:
     return targets_by_name(source, classes)
 
 
-def evaluate_source(
+@dataclass
+class Answers:
+    """What a model answers for labelled images.
+
+    Args:
+        logits: [N, K].
+        targets: Class numbers [N], or 0 or 1 for each label [N, K].
+        indices: The places of the images in the source.
+        source: The images.
+        left_out: Images that could not be decoded, with the reasons.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    indices: np.ndarray
+    source: Source
+    left_out: list[str]
+
+    def figures(self, task: Task, classes: list[str], temperature: float = 1.0) -> Evaluation:
+        """Measures the answers; see tasks.Task.figures."""
+        result = task.figures(self.logits / temperature, self.targets, classes)
+        result.left_out = self.left_out
+        return result
+
+
+def evaluate_source(predictor: Predictor, source: Source, **options: Any) -> Evaluation:
+    """Runs a model over a source and returns the figures; each image counts once.
+
+    Args:
+        predictor: The trained model.
+        source: Labelled images; classes are matched by name.
+        **options: Further options of `answer`.
+
+    Raises:
+        EvaluationError: As in `answer`.
+    """
+    answers = answer(predictor, source, **options)
+    return answers.figures(predictor.task, predictor.classes, predictor.card.temperature)
+
+
+def answer(
     predictor: Predictor,
     source: Source,
     *,
@@ -173,8 +172,8 @@ def evaluate_source(
     progress: bool = True,
     share: ProcessShare | None = None,
     gather: Callable[[Any], list[Any]] = lambda answers: [answers],
-) -> Evaluation:
-    """Runs a model over a source; each image counts once.
+) -> Answers:
+    """Runs a model over a source; each image is answered once.
 
     Args:
         predictor: The trained model.
@@ -189,16 +188,15 @@ def evaluate_source(
 
     Raises:
         EvaluationError: A damaged image (unless left out), no image or no label at all, a class that the model does not
-            know, or several labels for each image where the model gives one, or the other way round.
+            know, several labels for each image where the model gives one, or the other way round, or an answer that is
+            no number.
     """
-    task = TASKS[predictor.card.task]()
-    if task_of(source.targets) is not type(task):
+    if task_of(source.targets) is not type(predictor.task):
         of_data, of_model = ("several labels", "one") if source.multi_label else ("one label", "several")
         raise EvaluationError(f"the data has {of_data} for each image, and the model was trained for {of_model}")
     if source.multi_label and not source.targets.any():
         raise EvaluationError("no image of the data has a label, so nothing can be measured")
-    classes = predictor.classes
-    targets = torch.as_tensor(known_targets(source, classes))
+    targets = torch.as_tensor(known_targets(source, predictor.classes))
     mine = source if share is None else share
     if batches is None:
         batches = eval_batches(mine, predictor.preprocess, batch_size, workers)
@@ -215,9 +213,9 @@ def evaluate_source(
             with torch.inference_mode():
                 logits.append(predictor.logits(images))
             kept += indices if share is None else share.indices[indices].tolist()
-    answered = torch.cat(logits) if logits else torch.empty(0, len(classes))
+    answered = torch.cat(logits) if logits else torch.empty(0, len(predictor.classes))
     answers = gather((answered, kept, [str(error) for error in damaged]))
-    whole = torch.cat([answer for answer, _, _ in answers])
+    whole = torch.cat([found for found, _, _ in answers])
     # in order, whoever answered; what two processes looked at counts once
     order, first = np.unique([i for _, indices, _ in answers for i in indices], return_index=True)
     if not len(order):
@@ -228,56 +226,5 @@ def evaluate_source(
             f"{len(odd)} of {len(order)} answers are no numbers, such as that for {source.name(int(order[odd[0]]))}: "
             "the weights are damaged, or the precision is too low"
         )
-    result = task.figures(whole[first], targets[order], classes)
-    result.left_out = list(dict.fromkeys(line for _, _, lines in answers for line in lines))
-    return result
-
-
-def print_evaluation(result: Evaluation, title: str, score_name: str, console: Console) -> None:
-    """Prints the figures, each class's score and, for up to 12 classes, the confusion matrix."""
-
-    def line(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    figures = {"top-1": result.top1, score_name: result.mean_average_precision, "top-5": result.top5, "F1": result.f1}
-    figures["expected calibration error"] = result.calibration_error
-    said = [f"{name} {100 * value:.2f} %" for name, value in figures.items() if value is not None]
-    line(", ".join([f"{title}: {result.images:,} images", *said, f"loss {result.loss:.4f}"]))
-    for text in result.left_out:
-        line(f"left out: {text}")
-    if result.missing_classes:
-        line(f"without images here: {', '.join(result.missing_classes)}")
-    wide = bool(result.confusion) and len(result.classes) <= 12
-    table = Table(
-        "class", "%", *(map(escape, result.classes) if wide else []), title="rows: true class" if wide else None
-    )
-    for i, label in enumerate(result.classes):
-        score = result.per_class[label]
-        counts = [str(n) for n in result.confusion[i]] if wide else []
-        table.add_row(escape(label), "-" if score is None else f"{100 * score:.1f}", *counts)
-    console.print(table)
-
-
-def draw_confusion(path: Path, confusion: Sequence[Sequence[int]], classes: list[str]) -> None:
-    """Draws a confusion matrix: rows are true classes, columns predicted ones, colours fractions of each row."""
-    from matplotlib.figure import Figure
-
-    counts = np.array(confusion)
-    shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
-    K = len(classes)
-    side = min(16.0, max(4.5, 0.45 * K + 2))
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
-    axis = figure.subplots()
-    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if K <= 50:
-        turned: dict[str, Any] = {"rotation": 45, "ha": "right" if K > 2 else "center"}
-        turned = turned if max(map(len, classes)) > 2 else turned | {"rotation": 0}
-        axis.set_xticks(range(K), classes, parse_math=False, **turned)  # a $ in a name is no formula
-        axis.set_yticks(range(K), classes, parse_math=False)
-    if K <= 25:
-        for i, j in np.argwhere(counts > 0):
-            color = "white" if shares[i, j] > 0.5 else "black"
-            axis.text(j, i, str(counts[i, j]), ha="center", va="center", color=color, fontsize=8)
-    axis.set(xlabel="predicted", ylabel="true", title="Confusion (counts; colour: fraction of the true class)")
-    figure.colorbar(image, shrink=0.8)
-    figure.savefig(path, dpi=110)
+    left_out = list(dict.fromkeys(line for _, _, lines in answers for line in lines))
+    return Answers(whole[first], targets[order], order, source, left_out)

@@ -51,6 +51,9 @@ class ModelCard:
     """Fraction of the training images that was cut off for validation."""
     seed: int = 0
     """Random seed of the training, and so of that cut."""
+    temperature: float = 1.0
+    """What logits are divided by before they become probabilities, so that these are neither too sure nor too unsure;
+    fitted on the validation images at the end of the training."""
     steps: int | None = None
     """Training steps behind the weights."""
     scores: dict[str, float] = field(default_factory=dict)

@@ -1,5 +1,6 @@
 """Images in, answers out: the one path that every use of a trained model takes."""
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -106,6 +107,10 @@ class Predictor:
         seen = views(x, self.card.tta)
         return sum((weight * self.network(view).float() for weight, view in seen), start=torch.zeros(())).cpu()
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Turns logits [N, K] into probabilities [N, K], at the temperature that the training found."""
+        return self.task.probabilities(logits / self.card.temperature)
+
     def __call__(self, images: Picture | Iterable[Picture], topk: int = 5) -> list[Prediction]:
         """Answers for one image or several.
 
@@ -132,14 +137,17 @@ class Predictor:
             whole = [image for image in pixels if isinstance(image, Tensor)]
             if whole:
                 with torch.inference_mode():
-                    top = self.task.probabilities(self.logits(torch.stack(whole))).topk(topk)
+                    top = self.probabilities(self.logits(torch.stack(whole))).topk(topk)
                 answers = zip(top.indices.tolist(), top.values.tolist(), strict=True)
             for name, image in zip(names, pixels, strict=True):
                 if isinstance(image, str):
                     yield Prediction(name, [], [], image)
                 else:
                     indices, values = next(answers)
-                    yield Prediction(name, [self.classes[i] for i in indices], values)
+                    if all(map(math.isfinite, values)):
+                        yield Prediction(name, [self.classes[i] for i in indices], values)
+                    else:
+                        yield Prediction(name, [], [], "the network's answer is no number")
 
     def _decoded(self, images: Iterable[Picture], batch_size: int) -> Iterator[tuple[list[str], list["Tensor | str"]]]:
         """Batches of names with preprocessed images, or what is wrong with them, a few batches ahead of the caller."""

@@ -61,13 +61,21 @@ class RunFolder(os.PathLike):
     def __hash__(self) -> int:
         return hash(self.path)
 
-    def evaluation_of(self, split: str) -> Path:
-        """Path of the figures that `supertokenvit evaluate` writes for a split."""
-        return self.path / f"evaluation-{split}.json"
+    def evaluation_of(self, name: str) -> Path:
+        """Path of the figures of `supertokenvit evaluate`; the name is that of the split, maybe with a number."""
+        return self.path / f"evaluation-{name}.json"
 
-    def confusion_of(self, split: str) -> Path:
-        """Path of the picture of a split's confusion matrix."""
-        return self.path / f"confusion-{split}.png"
+    def answers_of(self, name: str) -> Path:
+        """Path of the table of every answer behind those figures."""
+        return self.path / f"evaluation-{name}.csv"
+
+    def confusion_of(self, name: str) -> Path:
+        """Path of the picture of their confusion matrix."""
+        return self.path / f"confusion-{name}.png"
+
+    def worst_of(self, name: str) -> Path:
+        """Path of the picture of the most confidently wrong images."""
+        return self.path / f"worst-{name}.png"
 
     def add_to_log(self, line: str, when: str) -> None:
         """Adds a line to log.txt, with its time in front."""
@@ -182,7 +190,7 @@ def is_output(names: Set[str]) -> bool:
         names: What is in the folder.
     """
     run = "recipe.yaml" in names and not names.isdisjoint({"log.txt", "environment.json", "checkpoints"})
-    return run or any(name.startswith("evaluation") and name.endswith(".json") for name in names)
+    return run or any(name.startswith("evaluation") and name.endswith((".json", ".csv")) for name in names)
 
 
 def new_run_folder(wanted: str | None, data: str) -> RunFolder:

@@ -1,11 +1,36 @@
 """What a model is to answer: each task has its loss, its figures and its score, training knows no other difference."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .errors import UserError
+
+
+class FiguresError(UserError):
+    """Answers that cannot be measured."""
+
+
+@dataclass
+class ClassFigures:
+    """Figures of one class; None where they are not known."""
+
+    images: int
+    """Images of the class."""
+    precision: float | None = None
+    """Fraction of the images for which the class was answered that are of it; None if it was never answered."""
+    recall: float | None = None
+    """Fraction of its images for which it was answered; None without images."""
+    f1: float | None = None
+    """Harmonic mean of precision and recall, 0 if no answer is right; None without images."""
+    average_precision: float | None = None
+    """Multi-label: area under the curve of precision over recall; None without images."""
 
 
 @dataclass
@@ -23,15 +48,17 @@ class Evaluation:
     mean_average_precision: float | None = None
     """Multi-label: mean over the labels of the area under the curve of precision over recall."""
     f1: float | None = None
-    """Multi-label: mean over the labels of the harmonic mean of precision and recall, at a probability of one half."""
+    """Mean over the classes with images of the harmonic mean of precision and recall; of labels, at a probability of
+    one half."""
     calibration_error: float | None = None
     """Classification: expected calibration error over 15 bins."""
     classes: list[str] = field(default_factory=list)
     """Names in the order of the logits."""
-    per_class: dict[str, float | None] = field(default_factory=dict)
-    """The score of each class alone; None for a class without images."""
-    confusion: list[list[int]] = field(default_factory=list)
-    """Classification: counts of images by true class (rows) and predicted class (columns)."""
+    per_class: dict[str, ClassFigures] = field(default_factory=dict)
+    """Figures of each class."""
+    confusion: list[tuple[int, int, int]] = field(default_factory=list)
+    """Classification: true class, predicted class and number of images, for each pair that occurs (see
+    confusion_matrix)."""
     missing_classes: list[str] = field(default_factory=list)
     """Classes without images."""
     left_out: list[str] = field(default_factory=list)
@@ -40,6 +67,13 @@ class Evaluation:
     def as_dict(self) -> dict[str, Any]:
         """Returns the figures for JSON."""
         return asdict(self)
+
+    def confusion_matrix(self) -> np.ndarray:
+        """Returns the counts of images by true class (rows) and predicted class (columns), int64 [K, K]."""
+        matrix = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
+        for true, predicted, count in self.confusion:
+            matrix[true, predicted] = count
+        return matrix
 
 
 @dataclass
@@ -81,7 +115,15 @@ class Task(ABC):
 
     @abstractmethod
     def figures(self, logits: Tensor, targets: Tensor, classes: list[str]) -> Evaluation:
-        """Measures logits [N, K] against hard targets."""
+        """Measures logits [N, K] against hard targets.
+
+        Raises:
+            FiguresError: There is no image, or an answer is no number.
+        """
+
+    def temperature(self, logits: Tensor, targets: Tensor) -> float:
+        """Returns by what logits are to be divided so that their probabilities fit hard targets; 1 changes nothing."""
+        return 1.0
 
     def score_of(self, evaluation: Evaluation) -> float:
         """Returns the score by which models are chosen."""
@@ -113,25 +155,43 @@ class Classification(Task):
         """Softmax."""
         return logits.softmax(-1)
 
+    def temperature(self, logits: Tensor, targets: Tensor) -> float:
+        """Finds the temperature of the smallest cross-entropy (Guo et al., arXiv 1706.04599, section 4.2).
+
+        A few images that are all answered rightly would ask for a temperature of 0, so that of 1 is taken for likelier
+        beforehand: its logarithm has a normal distribution of standard deviation 1.
+        """
+        from scipy.optimize import minimize_scalar
+
+        def cost(log_temperature: float) -> float:
+            scaled = logits.double() / math.exp(log_temperature)
+            return F.cross_entropy(scaled, targets, reduction="sum").item() + log_temperature**2 / 2
+
+        return math.exp(minimize_scalar(cost, bounds=(-3, 3), method="bounded").x)
+
     def figures(self, logits: Tensor, targets: Tensor, classes: list[str]) -> Evaluation:
         """Accuracy, calibration and confusion of logits [N, K] for class numbers [N]."""
-        from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
+        from torchmetrics.functional.classification import multiclass_calibration_error
 
-        K = len(classes)
-        confusion = multiclass_confusion_matrix(logits, targets, num_classes=K)
-        count = confusion.sum(1)
-        per_class = {name: (confusion[i, i] / count[i]).item() if count[i] else None for i, name in enumerate(classes)}
-        top5 = logits.topk(min(5, K)).indices.eq(targets[:, None]).any(1).float().mean().item() if K > 5 else None
+        check(logits)
+        K, answered = len(classes), logits.argmax(1)
+        pairs, counts = np.unique((targets * K + answered).numpy(), return_counts=True)
+        confusion = [(int(pair) // K, int(pair) % K, int(n)) for pair, n in zip(pairs, counts, strict=True)]
+        hits = torch.bincount(targets[answered == targets], minlength=K)
+        found = class_figures(hits, targets.bincount(minlength=K), answered.bincount(minlength=K))
+        per_class = dict(zip(classes, found, strict=True))
+        top5 = logits.topk(min(5, K)).indices.eq(targets[:, None]).any(1).double().mean().item() if K > 5 else None
         return Evaluation(
             images=len(targets),
-            loss=F.cross_entropy(logits, targets).item(),
-            top1=(confusion.diag().sum() / len(targets)).item(),
+            loss=F.cross_entropy(logits.double(), targets).item(),
+            top1=hits.sum().item() / len(targets),
             top5=top5,
+            f1=mean_of([figures.f1 for figures in found]),
             calibration_error=multiclass_calibration_error(logits.softmax(1), targets, num_classes=K, n_bins=15).item(),
             classes=classes,
             per_class=per_class,
-            confusion=confusion.tolist(),
-            missing_classes=[name for name, score in per_class.items() if score is None],
+            confusion=confusion,
+            missing_classes=[name for name, figures in per_class.items() if not figures.images],
         )
 
 
@@ -160,20 +220,50 @@ class MultiLabel(Task):
 
     def figures(self, logits: Tensor, targets: Tensor, classes: list[str]) -> Evaluation:
         """Average precision and F1 of logits [N, K] for labels [N, K] of 0 or 1."""
-        from torchmetrics.functional.classification import multilabel_average_precision, multilabel_f1_score
+        from sklearn.metrics import average_precision_score
 
-        K, labels = len(classes), targets.long()
-        precision = multilabel_average_precision(logits, labels, num_labels=K, average="none")
-        known = labels.sum(0) > 0
+        check(logits)
+        labels, answered = targets > 0.5, logits > 0
+        found = class_figures((labels & answered).sum(0), labels.sum(0), answered.sum(0))
+        for k, figures in enumerate(found):
+            if figures.images:  # by the logits: of probabilities in float32, all large ones are 1
+                figures.average_precision = float(average_precision_score(labels[:, k], logits[:, k].double()))
+        per_class = dict(zip(classes, found, strict=True))
         return Evaluation(
             images=len(targets),
-            loss=F.binary_cross_entropy_with_logits(logits, targets.float()).item(),
-            mean_average_precision=precision[known].mean().item(),
-            f1=multilabel_f1_score(logits.sigmoid(), labels, num_labels=K).item(),
+            loss=F.binary_cross_entropy_with_logits(logits.double(), targets.double()).item(),
+            mean_average_precision=mean_of([figures.average_precision for figures in found]),
+            f1=mean_of([figures.f1 for figures in found]),
             classes=classes,
-            per_class={name: precision[i].item() if known[i] else None for i, name in enumerate(classes)},
-            missing_classes=[name for i, name in enumerate(classes) if not known[i]],
+            per_class=per_class,
+            missing_classes=[name for name, figures in per_class.items() if not figures.images],
         )
+
+
+def check(logits: Tensor) -> None:
+    """Refuses answers that are none.
+
+    Raises:
+        FiguresError: There are none, or some are no numbers.
+    """
+    odd = int((~torch.isfinite(logits).all(1)).sum())
+    if odd or not len(logits):
+        raise FiguresError(f"{odd} of {len(logits)} answers are no numbers" if odd else "no image was answered")
+
+
+def class_figures(hits: Tensor, images: Tensor, answered: Tensor) -> list[ClassFigures]:
+    """Returns the figures of each class from its numbers of right answers, of images and of answers, each [K]."""
+    found = []
+    for right, there, said in zip(hits.tolist(), images.tolist(), answered.tolist(), strict=True):
+        precision, recall = right / said if said else None, right / there if there else None
+        found.append(ClassFigures(there, precision, recall, 2 * right / (there + said) if there else None))
+    return found
+
+
+def mean_of(values: list[float | None]) -> float | None:
+    """Returns the mean of the values that are known; None if none is."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, MultiLabel)}

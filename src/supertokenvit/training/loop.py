@@ -16,11 +16,12 @@ from ..data.augmentation import seed_step
 from ..data.loading import StepBatches, default_workers, eval_batches, train_loader
 from ..data.sources import ProcessShare, Source, Subset
 from ..data.splits import fingerprint
-from ..evaluation import Evaluation, EvaluationError, evaluate_source, refusal
+from ..evaluation import Answers, EvaluationError, answer, refusal
 from ..model_folder import ModelCard, TrainedModel, save_model
 from ..prediction import Predictor
 from ..preprocessing import Preprocess
 from ..run_folder import RunFolder
+from ..tasks import Evaluation
 from .assembly import Run
 from .callbacks import Event
 from .checkpoint import Standing, read_checkpoint, write_checkpoint
@@ -255,10 +256,10 @@ class Trainer:
         """Says whether there were enough evaluations without a better one."""
         return self.recipe.patience is not None and self.at.stale >= self.recipe.patience
 
-    def evaluate_on(self, source: Source, trained: TrainedModel | None = None, cached: bool = False) -> Evaluation:
-        """Measures a model, by default the present weights (their running mean, if there is one)."""
+    def answers_on(self, source: Source, trained: TrainedModel | None = None, cached: bool = False) -> Answers:
+        """Lets a model answer, by default the present weights (their running mean, if there is one)."""
         share = ProcessShare(source, self.processes.rank, self.processes.count)
-        result = evaluate_source(
+        return answer(
             Predictor.of(trained or self.trained(), self.run.device),
             source,
             batches=self.val_batches if cached else None,
@@ -269,14 +270,23 @@ class Trainer:
             share=share,
             gather=self.processes.gather,
         )
-        return self.processes.from_main(lambda: result)  # what follows from it must not differ in a last bit
 
-    def trained(self, model: nn.Module | None = None, scores: dict[str, float] | None = None) -> TrainedModel:
+    def evaluate_on(self, source: Source, trained: TrainedModel | None = None, cached: bool = False) -> Evaluation:
+        """Measures a model, by default the present weights."""
+        answers = self.answers_on(source, trained, cached)
+        temperature = 1.0 if trained is None else trained.card.temperature
+        # what follows from the figures must not differ in a last bit
+        return self.processes.from_main(lambda: answers.figures(self.run.task, self.run.classes, temperature))
+
+    def trained(
+        self, model: nn.Module | None = None, scores: dict[str, float] | None = None, temperature: float = 1.0
+    ) -> TrainedModel:
         """Describes a model as it will be used, by default with the present weights.
 
         Args:
             model: The network.
             scores: What was measured of it, by split.
+            temperature: Of its probabilities.
         """
         run, recipe = self.run, self.recipe
         card = ModelCard(
@@ -288,6 +298,7 @@ class Trainer:
             split_rule=run.splits.rule,
             val_fraction=recipe.val_fraction,
             seed=recipe.seed,
+            temperature=temperature,
             steps=self.at.best_step,
             scores=scores or {},
         )
@@ -301,11 +312,13 @@ class Trainer:
         best = self.processes.from_main(lambda: read_checkpoint(run.folder.best)[kind])
         model = self.trained(build(recipe, len(run.classes)) if recipe.shard else None).model
         model.load_state_dict(best)
-        results = {"validation": self.evaluate_on(run.val, self.trained(model), cached=True)}
-        self.keep(model, results)  # already now: a test image may be damaged
+        answers = self.answers_on(run.val, self.trained(model), cached=True)
+        T = self.processes.from_main(lambda: task.temperature(answers.logits, answers.targets))
+        results = {"validation": self.processes.from_main(lambda: answers.figures(task, run.classes, T))}
+        self.keep(model, results, T)  # already now: a test image may be damaged
         if run.splits.test is not None:
-            results["test"] = self.evaluate_on(run.splits.test, self.trained(model))
-            self.keep(model, results)
+            results["test"] = self.evaluate_on(run.splits.test, self.trained(model, temperature=T))
+            self.keep(model, results, T)
         scores = {split: task.score_of(result) for split, result in results.items()}
         tested = f", test {task.score_name} {100 * scores['test']:.2f} %" if "test" in scores else ""
         run.log(
@@ -315,13 +328,14 @@ class Trainer:
         run.log(f"run folder: {run.folder}")
         self.tell("train_end", scores)
 
-    def keep(self, model: nn.Module, results: dict[str, Evaluation]) -> None:
+    def keep(self, model: nn.Module, results: dict[str, Evaluation], temperature: float) -> None:
         """Writes the model folder and the figures of the splits that have been measured."""
         if not self.processes.is_main:
             return
         task = self.run.task
         write_report(self.run.folder, results, task)
-        save_model(self.trained(model, {split: task.score_of(result) for split, result in results.items()}))
+        scores = {split: task.score_of(result) for split, result in results.items()}
+        save_model(self.trained(model, scores, temperature))
 
     def tell(self, kind: Literal["train_start", "evaluation", "checkpoint", "train_end"], figures: Any = None) -> None:
         """Tells the callbacks of an event, in the main process."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..evaluation import draw_confusion
+from ..evaluation_report import draw_confusion
 from ..run_folder import RunFolder, write_json
 from ..tasks import Evaluation, Task
 
@@ -58,7 +58,7 @@ def write_report(folder: RunFolder, results: dict[str, Evaluation], task: Task) 
     """
     write_json(folder.evaluation, {split: result.as_dict() for split, result in results.items()})
     if results["validation"].confusion:
-        draw_confusion(folder.confusion, results["validation"].confusion, results["validation"].classes)
+        draw_confusion(folder.confusion, results["validation"])
     draw_curves(folder.curves, read_metrics(folder.metrics), task)
 
 
