@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "supertokenvit"
 FLOORS = [
     {"errors"},
-    {"machine", "command_line"},
+    {"machine", "command_line", "products"},
     {"model"},
     {"preprocessing", "tasks", "run_folder", "engines"},
     {"model_folder", "data"},

@@ -22,7 +22,7 @@ PRECISION: dict[str, Any] = dict(
 )
 SIDE = "Side of the images that the model sees, in pixels; that of its training"
 RIVALS = "timm names, run folders, .onnx or .xml files; NAME:KEY=VALUE,... for one with settings of its own: "
-RIVALS += "engine, dtype, channels_last, fused, reparam, or an argument of the model"
+RIVALS += "engine, dtype, channels_last, fused, reparam, by_convolution, or an argument of the model"
 MODEL = "Run folder, or a model that comes with the package"
 
 

@@ -21,6 +21,7 @@ from .errors import UsageError, UserError
 from .machine import best_device, best_precision, cores
 from .model_folder import ModelCard, TrainedModel, load_model, shipped_model
 from .preprocessing import Preprocess, normalize, views
+from .products import convolution_pays
 from .run_folder import RunFolder
 from .tasks import TASKS
 
@@ -70,7 +71,12 @@ class Predictor:
 
     @classmethod
     def of(
-        cls, trained: TrainedModel, device: str | torch.device | None = "cpu", precision: str = "fp32"
+        cls,
+        trained: TrainedModel,
+        device: str | torch.device | None = "cpu",
+        precision: str = "fp32",
+        *,
+        by_convolution: bool = False,
     ) -> "Predictor":
         """Makes a predictor of a torch model, whose train/eval mode stays as it is.
 
@@ -78,6 +84,7 @@ class Predictor:
             trained: From model_folder.load_model, or the model of a training that goes on.
             device: Where to compute; None for the best there is.
             precision: "fp32" or "bf16".
+            by_convolution: Compute products as convolutions (see products).
 
         Raises:
             PredictionError: Its classes have no names.
@@ -89,7 +96,7 @@ class Predictor:
                 f"{trained.path}: {named} names for {there} classes: write them into label_names of its config.json"
             )
         where = device if isinstance(device, torch.device) else best_device(device)
-        network = TorchNetwork(trained.model, where, precision)
+        network = TorchNetwork(trained.model, where, precision, by_convolution=by_convolution)
         return cls(network, trained.classes, trained.data_config, trained.card, trained.path.name)
 
     def logits(self, images: Tensor) -> Tensor:
@@ -239,4 +246,5 @@ def load(
     card = trained.card if tta is None else replace(trained.card, tta=tta)
     where = best_device(device)
     precision = best_precision(where)[0] if precision == "auto" else precision
-    return Predictor.of(replace(trained, card=card), where, precision)
+    by_convolution = where.type == "cpu" and precision == "fp32" and convolution_pays()
+    return Predictor.of(replace(trained, card=card), where, precision, by_convolution=by_convolution)

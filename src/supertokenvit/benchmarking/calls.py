@@ -14,6 +14,7 @@ from ..engines.onnx_engine import OnnxNetwork
 from ..engines.openvino_engine import OpenVinoNetwork
 from ..engines.packages import quiet
 from ..machine import DTYPES, write_out_attention
+from ..products import fastest
 from ..tasks import Classification
 from ..training.step import TrainingStep
 from .cost import channels_of, make_model
@@ -78,13 +79,15 @@ def torch_call(contestant: Contestant, job: Job) -> Callable[[], Any]:
     images = torch.from_numpy(random_images(job, channels_of(model))).to(device, memory_format=layout)
     model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     if job.mode == "train":
+        if contestant.by_convolution:
+            raise BenchmarkError("by_convolution is for inference and latency")
         return training_call(model, images, contestant.dtype, compiled=contestant.engine == "compile")
     model.to(dtype)
     images = images.to(dtype)
     call: Any = torch.compile(model) if contestant.engine == "compile" else model
 
     def infer() -> None:
-        with torch.inference_mode():
+        with torch.inference_mode(), fastest(contestant.by_convolution):
             call(images)
 
     return infer

@@ -39,6 +39,8 @@ class BenchmarkOptions:
     """timm's fused attention"""
     reparam: bool = False
     """Fold what a model can fold for inference (timm's reparameterize_model), such as BatchNorm"""
+    by_convolution: bool = False
+    """Compute the products of Linear layers as convolutions, with oneDNN instead of MKL (eager, fp32, CPU)"""
     device: Optional[str] = None
     """cpu, cuda, mps; the best available by default"""
     threads: Optional[int] = None
@@ -72,6 +74,7 @@ class Contestant:
         channels_last: Use the channels-last memory format.
         fused: Use timm's fused attention.
         reparam: Fold the model for inference.
+        by_convolution: Compute the products of Linear layers as convolutions.
         args: Further arguments of the model, as pairs.
     """
 
@@ -81,6 +84,7 @@ class Contestant:
     channels_last: bool = False
     fused: bool = True
     reparam: bool = False
+    by_convolution: bool = False
     args: tuple[tuple[str, Any], ...] = ()
 
     @property
@@ -93,6 +97,7 @@ class Contestant:
         extra = [f"{key}={value}" for key, value in self.args]
         extra += [] if self.fused else ["fused=false"]
         extra += ["reparam=true"] if self.reparam else []
+        extra += ["by_convolution=true"] if self.by_convolution else []
         extra += ["channels_last=true"] if self.channels_last else []
         extra += [] if self.dtype == "fp32" else [f"dtype={self.dtype}"]
         return self.model + (":" + ",".join(extra) if extra else "")
@@ -102,8 +107,8 @@ def contestants(models: List[str], options: BenchmarkOptions) -> list[Contestant
     """Pairs every model with every engine.
 
     Args:
-        models: Each NAME, or NAME:KEY=VALUE,KEY=VALUE with the keys engine, dtype, channels_last, fused, reparam and
-            whatever the model takes.
+        models: Each NAME, or NAME:KEY=VALUE,KEY=VALUE with the keys engine, dtype, channels_last, fused, reparam,
+            by_convolution and whatever the model takes.
         options: Settings for models that do not set their own.
 
     Raises:
@@ -118,7 +123,7 @@ def contestants(models: List[str], options: BenchmarkOptions) -> list[Contestant
             if not equals:
                 raise BenchmarkError(f"{text}: {part!r} is not KEY=VALUE")
             given[key.strip()] = yaml.safe_load(value)
-        keys = ("dtype", "channels_last", "fused", "reparam")
+        keys = ("dtype", "channels_last", "fused", "reparam", "by_convolution")
         base = Contestant(name, **{key: getattr(options, key) for key in keys})
         own = {key: given.pop(key) for key in keys if key in given}
         engines = [given.pop("engine")] if "engine" in given else list(options.engine)
@@ -134,11 +139,13 @@ def contestants(models: List[str], options: BenchmarkOptions) -> list[Contestant
 
 def check(contestant: Contestant, text: str) -> Contestant:
     """Returns the contestant if its setting is possible."""
-    switches = [(key, (False, True)) for key in ("channels_last", "fused", "reparam")]
+    switches = [(key, (False, True)) for key in ("channels_last", "fused", "reparam", "by_convolution")]
     for key, allowed in (("engine", ENGINES), ("dtype", DTYPES), *switches):
         if getattr(contestant, key) not in allowed:
             choices = ", ".join(str(value).lower() for value in allowed)
             raise BenchmarkError(f"{text}: {key}={getattr(contestant, key)}: must be one of {choices}")
     if contestant.engine not in ("eager", "compile") and contestant.dtype != "fp32":
         raise BenchmarkError(f"{text}: dtype={contestant.dtype} is for eager and compile, not for {contestant.engine}")
+    if contestant.by_convolution and (contestant.engine, contestant.dtype) != ("eager", "fp32"):
+        raise BenchmarkError(f"{text}: by_convolution is for engine eager in fp32")
     return contestant

@@ -6,12 +6,15 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Hashable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from ..machine import keep_freed_memory, wait_for
+from ..products import as_convolution, faster, fits
 from .calls import Job, make_call
 from .cost import Product, multiply, operands
 from .options import Contestant
@@ -84,17 +87,30 @@ def take_turns(
 
 
 def product_call(products: Iterable[tuple[Product, int]], dtype: torch.dtype, device: str) -> Callable[[], None]:
-    """Makes a call that computes only the matrix products of a model, each shape as often as the model does."""
+    """Makes a call that computes only the matrix products of a model, each shape as often as the model does.
+
+    On a CPU each shape is computed as a Linear layer or as a convolution, whichever is faster there.
+    """
     pieces = [(*piece(product), count) for product, count in products]
     kept = [(operands(part, dtype, torch.device(device)), times * count) for part, times, count in pieces]
+    calls = [(fastest_product(a, b), count) for (a, b), count in kept]
 
     def compute() -> None:
         with torch.inference_mode():
-            for (a, b), count in kept:
+            for call, count in calls:
                 for _ in range(count):
-                    multiply(a, b)
+                    call()
 
     return compute
+
+
+def fastest_product(a: Tensor, b: Tensor) -> Callable[[], Tensor]:
+    """Makes the fastest call that computes a product; see cost.operands."""
+    plain = partial(multiply, a, b)
+    if a.ndim > 2 or not fits(a, b):
+        return plain
+    other = partial(as_convolution, a, b)
+    return other if faster(plain, other, rounds=3) > 1 else plain
 
 
 def piece(product: Product) -> tuple[Product, int]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..machine import autocast
+from ..products import fastest
 
 
 class TorchNetwork:
@@ -19,11 +20,19 @@ class TorchNetwork:
         device: The device that computes.
         precision: "fp32", or "bf16" to run under autocast.
         compiled: Compile the model on the first call (torch.compile).
+        by_convolution: Compute the products of Linear layers as convolutions (see products).
     """
 
     def __init__(
-        self, model: nn.Module, device: torch.device, precision: str = "fp32", *, compiled: bool = False
+        self,
+        model: nn.Module,
+        device: torch.device,
+        precision: str = "fp32",
+        *,
+        compiled: bool = False,
+        by_convolution: bool = False,
     ) -> None:
+        self.by_convolution = by_convolution
         self.model, self.device, self.precision = model.to(device), device, precision
         self.call: Any = torch.compile(model) if compiled else model
 
@@ -41,5 +50,5 @@ class TorchNetwork:
 
     def answer(self, images: Tensor) -> Tensor:
         """Returns the logits in the mode that the model is in."""
-        with autocast(self.precision, self.device):
+        with autocast(self.precision, self.device), fastest(self.by_convolution):
             return self.call(images.to(self.device)).float()
