@@ -153,12 +153,11 @@ class RunFolder(os.PathLike):
             advice = f", or go on with --resume {self}" if self.checkpoint and self.recipe.exists() else ""
             raise RunFolderError(f"{self}: not empty; choose another --out{advice}")
 
-    def remove_if_it_holds_a_start_only(self) -> None:
-        """Removes the folder of a run that failed before its first checkpoint."""
-        if self.path.is_dir() and self.holds_a_start_only:
-            self.clear()
-            self.lock.unlink(missing_ok=True)
-            self.path.rmdir()
+    def remove(self) -> None:
+        """Removes it with everything in it."""
+        self.clear()
+        self.lock.unlink(missing_ok=True)
+        self.path.rmdir()
 
     def working_directory(self) -> str | None:
         """The folder in which the run was begun, if it is written down: relative paths of the recipe hold there."""

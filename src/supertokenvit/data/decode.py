@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ..errors import UserError
@@ -134,7 +134,9 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, enough: int 
                 factor = min(image.size) // enough
                 image.draft(None, (width // factor, height // factor))  # only JPEG can; others stay as they are
             image.load()
-            image.getexif()  # keeps the orientation
+            upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+            if upright:
+                return to_rgb(image)
             for key in ("exif", "Raw profile type exif"):  # or Pillow writes the rest anew, and fails on odd tags
                 image.info.pop(key, None)
             return to_rgb(ImageOps.exif_transpose(image))
@@ -166,7 +168,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
 
 
 def in_threads(look: Callable[[int], T], count: int, threads: int) -> Iterator[T]:

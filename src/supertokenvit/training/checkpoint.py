@@ -50,13 +50,24 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, temporary)
+        with open(temporary, "wb") as file:  # torch itself would not say why it cannot write
+            torch.save(state, file)
         put_in_place(temporary, path)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = reason_of(error)
         kept = "the previous one is whole" if path.exists() else "there is no earlier one"
         raise CheckpointError(f"cannot write {path}: {reason}; {kept}. Make room and go on with --resume") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """Returns what the system said, which may stand behind an error of torch that came of it."""
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, OSError) and behind.strerror:
+            return behind.strerror
+        behind = behind.__context__
+    return str(error).splitlines()[0]
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -96,10 +96,11 @@ def begin_in(
     """
     if processes.is_main:
         folder.must_be_free()
-        write_text(folder.recipe, yaml.safe_dump(asdict(recipe), sort_keys=False))
-        write_json(folder.environment, {"working_directory": os.getcwd()})
-    interruption.advice = f"no step was saved yet; begin again with --resume {folder}"
     try:
+        if processes.is_main:
+            write_text(folder.recipe, yaml.safe_dump(asdict(recipe), sort_keys=False))
+            write_json(folder.environment, {"working_directory": os.getcwd()})
+        interruption.advice = f"no step was saved yet; begin again with --resume {folder}"
         run = begin(recipe, splits, folder, console, processes, callbacks)
         trainer = Trainer(run, interruption=interruption)
         if processes.is_main:
@@ -110,7 +111,7 @@ def begin_in(
                 folder.keep_for_validation([run.val.key(i) for i in range(len(run.val))])
     except Exception:
         if processes.is_main:
-            folder.remove_if_it_holds_a_start_only()
+            folder.remove()  # nothing else was in it
         raise
     interruption.advice = f"go on with --resume {folder}"  # from the last checkpoint, or else from the beginning
     return trainer.fit()
