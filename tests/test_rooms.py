@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "supertokenvit"
 FLOORS = [
     {"errors"},
-    {"machine", "command_line", "products"},
+    {"machine", "command_line", "console", "products"},
     {"model"},
     {"preprocessing", "tasks", "run_folder", "engines"},
     {"model_folder", "data"},

@@ -10,9 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from .console import is_watched, user_console
 from .data.decode import printable
 from .data.listing import find_images
 from .errors import UsageError
@@ -93,7 +93,8 @@ def as_line(row: Prediction, width: int) -> str:
 def watched(rows: Iterator[Prediction], total: int, hidden: bool) -> Iterator[Prediction]:
     """Passes answers on with a progress bar on standard error; hidden where the answers themselves are seen."""
     columns = (TextColumn("Predicting"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as bar:
+    console = user_console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=hidden or not is_watched(console)) as bar:
         yield from bar.track(rows, total=total)
 
 

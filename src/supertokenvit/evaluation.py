@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 
+from .console import watched
 from .data.decode import BadImage
 from .data.loading import eval_batches
 from .data.sources import ProcessShare, Source, targets_by_name, unknown_classes
@@ -201,7 +201,7 @@ def answer(
     if batches is None:
         batches = eval_batches(mine, predictor.preprocess, batch_size, workers)
     if progress:
-        batches = track(batches, "Evaluating", total=-(-len(mine) // batch_size), transient=True)
+        batches = watched(batches, "Evaluating", -(-len(mine) // batch_size))
     logits: list[Tensor] = []
     kept: list[int] = []
     damaged: list[BadImage] = []

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
+from .console import say, user_console
 from .data.decode import printable
 from .data.sources import Source
 from .evaluation import Answers, answer, open_labelled
@@ -48,16 +49,13 @@ def evaluate_and_write(
         **options: Further options of evaluation.evaluate.
     """
     keep_freed_memory()
-    console = console or Console()
-
-    def say(line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console = console or user_console()
 
     loading = {key: options.pop(key) for key in ("img_size", "tta", "device", "precision") if key in options}
     predictor = load(run, **loading)
     source, split, left_out = open_labelled(run, predictor.card, data, split)
     for line in left_out:
-        say(f"left out: {line}")
+        say(console, f"left out: {line}")
     answers = answer(predictor, source, **options)
     result = answers.figures(predictor.task, predictor.classes, predictor.card.temperature)
     spec = data or str(predictor.card.data)
@@ -74,9 +72,12 @@ def evaluate_and_write(
     if result.confusion:
         draw_confusion(folder.confusion_of(name), result)
     drawn = draw_worst(folder.worst_of(name), rows, source)
-    say(f"written: {folder.evaluation_of(name)}, and beside it {folder.answers_of(name).name} with every answer")
+    say(
+        console,
+        f"written: {folder.evaluation_of(name)}, and beside it {folder.answers_of(name).name} with every answer",
+    )
     if drawn:
-        say(f"the most confidently wrong images: {folder.worst_of(name)}")
+        say(console, f"the most confidently wrong images: {folder.worst_of(name)}")
     return result
 
 
@@ -114,17 +115,14 @@ def free_name(folder: RunFolder, split: str, about: dict[str, Any]) -> str:
 def print_evaluation(result: Evaluation, title: str, score_name: str, console: Console) -> None:
     """Prints the figures, those of each class and, for up to FITS classes, the confusion matrix."""
 
-    def line(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
     figures = {"top-1": result.top1, score_name: result.mean_average_precision, "top-5": result.top5, "F1": result.f1}
     figures["expected calibration error"] = result.calibration_error
     said = [f"{name} {100 * value:.2f} %" for name, value in figures.items() if value is not None]
-    line(", ".join([f"{title}: {result.images:,} images", *said, f"loss {result.loss:.4f}"]))
+    say(console, ", ".join([f"{title}: {result.images:,} images", *said, f"loss {result.loss:.4f}"]))
     for text in result.left_out:
-        line(f"left out: {text}")
+        say(console, f"left out: {text}")
     if result.missing_classes:
-        line(f"without images here: {', '.join(result.missing_classes)}")
+        say(console, f"without images here: {', '.join(result.missing_classes)}")
     several = result.mean_average_precision is not None
     table = Table("class", "images", "precision %", "recall %", "F1 %", *(["average precision %"] if several else []))
     for label, found in result.per_class.items():

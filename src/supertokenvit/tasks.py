@@ -94,6 +94,8 @@ class Task(ABC):
     """The field of Evaluation by which models are chosen; higher is better."""
     score_name: ClassVar[str]
     """The score as people call it."""
+    short_name: ClassVar[str]
+    """The score as people write it in short."""
     hits_name: ClassVar[str]
     """What `hits` counts, as people call it."""
 
@@ -134,6 +136,7 @@ class Classification(Task):
     """One label for each image: targets are class numbers [N], or in training mixtures of classes [N, K]."""
 
     name, score, score_name, hits_name = "classification", "top1", "accuracy", "accuracy"
+    short_name = "accuracy"
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Sums the cross-entropy."""
@@ -199,7 +202,7 @@ class MultiLabel(Task):
     """Any number of labels for each image: targets are 0 or 1 for each label [N, K]."""
 
     name, score = "multi-label", "mean_average_precision"
-    score_name, hits_name = "mean average precision", "right labels"
+    score_name, short_name, hits_name = "mean average precision", "mAP", "right labels"
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Sums the binary cross-entropy of each label; class weights count the labels that are there."""

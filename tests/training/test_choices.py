@@ -66,6 +66,26 @@ def test_what_is_given_stays():
     assert chosen(5_000, 300, opt="adamw").lr == 1e-3
 
 
+@pytest.mark.parametrize(
+    ("given", "side"),
+    [
+        ({"model": "resnet18"}, 224),
+        ({"model": "maxvit_rmlp_pico_rw_256"}, 256),
+        ({"model": "convnext_atto.d2_in1k"}, 224),
+        ({"init": "stt_micro.cifar10"}, 32),
+        ({"model": "stt_t"}, 112),
+    ],
+)
+def test_the_size_is_that_of_another_familys_model_or_of_the_start_and_is_said(given, side):
+    images = Splits(Plain(2_000, 183, ["cat", "dog"]), None, None, "")
+    recipe, said = fill_in(Recipe(**given), images, CPU, 1)
+    assert recipe.img_size == side
+    (line,) = [line for line in said if line.startswith("img_size = ")]
+    assert f"img_size = {side}: " in line and "the images are about 183 px" in line
+    if "init" in given:
+        assert "that of stt_micro.cifar10" in line and recipe.crop == "shift" and recipe.model is None
+
+
 def test_characters_are_not_mirrored():
     assert chosen(200, 8, classes="0123456789").hflip == 0 and chosen(200, 8, classes=("a", "bb")).hflip == 0.5
 

@@ -5,11 +5,20 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
+from supertokenvit.errors import UserError
 from supertokenvit.model_folder import ModelCard, TrainedModel, save_model
 from supertokenvit.training.recipe import Recipe, RecipeError
-from supertokenvit.training.starting_model import build, checkpoint_gradients, freeze, starting_model
+from supertokenvit.training.starting_model import (
+    build,
+    checkpoint_gradients,
+    freeze,
+    size_of_start,
+    starting_model,
+    try_out,
+)
 
 CLASSES = ["bird", "cat"]
 MODELS = {
@@ -171,3 +180,89 @@ def test_arguments_that_timm_drops_are_refused():
     _, recipe = starting_model(Recipe(model="stt_nano", img_size=32), CLASSES)
     assert recipe.model_args["layer_scale"] is None  # as it is without, so that a run's own recipe repeats it
     starting_model(recipe, CLASSES)
+
+
+@pytest.mark.parametrize("there", [2, 3, 7])
+def test_a_file_of_weights_is_a_start_for_the_model_that_is_named(recipe, tmp_path, there):
+    """Its classes have no names, so that the classifier is new, also with as many of them."""
+    trained, _ = starting_model(recipe, [str(k) for k in range(there)])
+    file = tmp_path / "weights.safetensors"
+    save_file({name: weight.contiguous() for name, weight in trained.state_dict().items()}, file)
+    model, named = starting_model(replace(recipe, init=str(file)), CLASSES)
+    classifier = trained.pretrained_cfg["classifier"]
+    body = {name for name in trained.state_dict() if not name.startswith(classifier)}
+    equal = {name for name in body if torch.equal(trained.state_dict()[name], model.state_dict()[name])}
+    assert equal == body and named.init == str(file) and named.img_size == 64
+    assert f"{classifier}.weight" not in (same(model, trained) if there == 2 else {})
+    again = build(named, 2)
+    again.load_state_dict(model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("file", "model", "said"),
+    [
+        ("w.safetensors", None, "does not say of which model: name it with --model"),
+        ("w.safetensors", "resnet10t", "its weights do not fit"),
+        ("w.pth", "stt_nano", "weights are read from .safetensors files and run folders only"),
+        ("broken.safetensors", "stt_nano", "not readable as a .safetensors file"),
+        ("hf-hub:nobody/nothing", None, "cannot be fetched from the Hugging Face Hub"),
+    ],
+)
+def test_a_start_that_cannot_be_is_one_line(tmp_path, file, model, said, monkeypatch):
+    def offline(*args, **kwargs):
+        raise ConnectionError("no network\nat all")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
+    save_file({"x.weight": torch.zeros(2)}, tmp_path / "w.safetensors")
+    (tmp_path / "w.pth").write_bytes(b"")
+    (tmp_path / "broken.safetensors").write_bytes(b"half")
+    init = file if file.startswith("hf-hub:") else str(tmp_path / file)
+    with pytest.raises(UserError, match=said) as error:
+        starting_model(Recipe(model=model, init=init, img_size=64), CLASSES)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_of_the_hub_is_a_start(saved, monkeypatch, tmp_path):
+    trained, recipe = saved
+    asked = []
+    monkeypatch.setattr(
+        "huggingface_hub.hf_hub_download",
+        lambda repository, file, revision: (asked.append((repository, revision)), str(tmp_path / "model" / file))[1],
+    )
+    model, named = starting_model(replace(recipe, init="hf-hub:me/mine@v1"), CLASSES)
+    assert same(trained, model) == set(trained.state_dict()) and set(asked) == {("me/mine", "v1")}
+    assert size_of_start("hf-hub:me/mine") == 64
+
+
+def test_weights_with_their_config_beside_them_are_a_whole_model(saved, tmp_path):
+    trained, recipe = saved
+    file = str(tmp_path / "model" / "model.safetensors")
+    assert same(trained, starting_model(replace(recipe, init=file), CLASSES)[0]) == set(trained.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("model", "side", "said"),
+    [
+        ("convnext_atto", 20, "img_size=20: convnext_atto cannot take images of this size .*; its own is 224"),
+        ("maxvit_rmlp_pico_rw_256", 112, "cannot take images of this size .*; its own is 256"),
+        ("resnet10t", 0, "resnet10t cannot take images of this size"),
+    ],
+)
+def test_a_size_that_a_model_cannot_take_is_one_line(model, side, said):
+    recipe = Recipe(model=model, img_size=side, batch_size=8, model_args=MODELS.get(model, {}))
+    with pytest.raises(RecipeError, match=said) as error:
+        try_out(build(recipe, 2), recipe, 8, torch.device("cpu"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "stt_nano"])
+def test_trying_a_model_out_leaves_everything_as_it_was(name):
+    recipe = Recipe(model=name, model_args=MODELS[name], img_size=64, batch_size=8, dropout=0.5)
+    model = build(recipe, 2).train()
+    before, drawn = {k: v.clone() for k, v in model.state_dict().items()}, torch.random.get_rng_state()
+    try_out(model, recipe, 2, torch.device("cpu"))
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items()) and model.training
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+    if name == "resnet10t":  # at 32 px its last map has one pixel
+        with pytest.raises(RecipeError, match="batch_size=8 in accumulate=8 parts: resnet10t sees a single image"):
+            try_out(model, replace(recipe, accumulate=8, img_size=32), 1, torch.device("cpu"))

@@ -4,6 +4,7 @@ import sys
 
 from rich.console import Console
 
+from ..console import user_console
 from ..machine import keep_freed_memory
 from ..run_folder import new_run_folder
 from .benchmark import Measurement, benchmark, find
@@ -23,9 +24,11 @@ def run_and_write(models: list[str], options: BenchmarkOptions, console: Console
         BenchmarkError: A model that does not exist, or one that could not be measured; the others have been.
     """
     keep_freed_memory()
-    console = console or Console()
+    console = console or user_console()
     rivals = find(models, options)
-    out = new_run_folder(options.out, "benchmark").path
+    folder = new_run_folder(options.out, "benchmark")
+    folder.must_be_free()
+    out = folder.path
     rows: list[Measurement] = []
     for of_one_size in benchmark(rivals, options, console):
         rows += of_one_size

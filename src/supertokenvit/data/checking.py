@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from ..console import is_watched, say, user_console
 from .decode import BadImage, in_threads
 from .sources import DataError, Source
 from .splits import open_splits
@@ -82,7 +83,7 @@ def check(data: str | os.PathLike, *, workers: int | None = None, console: Conso
         return report
     named = {"train": splits.train, "val": splits.val, "test": splits.test}
     sources = {name: source for name, source in named.items() if source is not None}
-    console.print(f"validation: {splits.rule}", highlight=False, markup=False, soft_wrap=True)
+    say(console, f"validation: {splits.rule}")
     findings = decode_all(sources, workers or os.cpu_count() or 1, console)
     report.images = {name: len(source) for name, source in sources.items()}
     for name, source in sources.items():
@@ -113,7 +114,7 @@ def check_and_print(data: str, workers: int | None = None) -> None:
     Raises:
         DataError: Training on it would fail.
     """
-    report = check(data, workers=workers, console=Console())
+    report = check(data, workers=workers, console=user_console())
     if report.fatal:
         raise DataError(f"training on this would fail: {'; '.join(report.fatal)}")
 
@@ -131,7 +132,7 @@ def decode_all(sources: dict[str, Source], workers: int, console: Console) -> di
             return Finding(error=f"{source.name(i)}: {error.strerror or error}", unreadable=True)
 
     findings: dict[str, list[Finding]] = {}
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console=console, transient=True, disable=not is_watched(console)) as progress:
         task = progress.add_task("Decoding", total=sum(map(len, sources.values())))
         for name, source in sources.items():
             findings[name] = []
@@ -220,7 +221,7 @@ def print_report(
         table.add_row(f"up to {edge} px" if edge else "over 2048 px", f"{number:,}")
     console.print(table)
     for line in report.problems:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(console, line)
     total = sum(report.images.values())
     console.print(
         f"{total:,} images: {len(report.damaged)} damaged, {len(report.duplicates)} duplicates, "

@@ -7,11 +7,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as V
 
+from ..console import watched
 from ..machine import cores
 from ..preprocessing import Preprocess
 from .augmentation import Crop, sample_generator
@@ -78,7 +78,7 @@ class TrainImages(Dataset):
                 return error
 
         found = in_threads(look, len(self.source), cores())
-        looked = list(track(found, "Decoding training images", total=len(self.source), transient=True))
+        looked = list(watched(found, "Decoding training images", len(self.source)))
         self.damaged = [error for error in looked if isinstance(error, BadImage)]
         images = [None if isinstance(image, BadImage) else image for image in looked]
         whole = [image for image in images if image is not None]

@@ -5,10 +5,10 @@ from typing import Any, Dict, List
 
 import timm
 import torch
-from rich.console import Console
 from rich.table import Column, Table
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..console import user_console
 from .family import VARIANTS, architecture_of_variant
 
 
@@ -35,7 +35,7 @@ def print_summaries() -> None:
         cells = [row["name"], f"{row['parameters'] / 1e6:.2f}M", f"{row['macs'] / 1e9:.3f}", f"{row['img_size']} px"]
         cells += [str(row[key]) for key in ("stride", "window", "width")]
         table.add_row(*cells, f"{row['local_layers']}/{row['global_layers']}/{row['class_layers']}")
-    Console().print(table)
+    user_console().print(table)
 
 
 def changed(name: str, args: Dict[str, Any]) -> Dict[str, Any]:

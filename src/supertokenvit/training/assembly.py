@@ -12,6 +12,7 @@ from timm.data import resolve_data_config
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
+from ..console import say
 from ..data.augmentation import BatchAugmentation, Crop, seed_step
 from ..data.loading import Keep, TrainImages
 from ..data.sources import Source
@@ -104,7 +105,7 @@ class Run:
 
 def log(console: Console, folder: RunFolder, line: str) -> None:
     """Says a line on the console and in the run folder's log.txt."""
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say(console, line)
     folder.add_to_log(line, time.strftime("%Y-%m-%d %H:%M:%S"))
 
 

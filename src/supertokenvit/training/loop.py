@@ -12,6 +12,7 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
+from ..console import watched
 from ..data.augmentation import seed_step
 from ..data.loading import StepBatches, default_workers, eval_batches, train_loader
 from ..data.sources import ProcessShare, Source, Subset
@@ -28,12 +29,13 @@ from .checkpoint import Standing, read_checkpoint, write_checkpoint
 from .optimizer import learning_rate
 from .pacing import Pace, steps_until
 from .processes import LostProcess
-from .progress import Interruption, TrainingBar, TrainingStopped, watched_batches
+from .progress import Interruption, TrainingBar, TrainingStopped
 from .report import append_metrics, cut_metrics, draw_samples, write_report
 from .starting_model import build
 from .step import NotFinite, TrainingStep
 
 LOOKED_AT = 2000  # validation images that are decoded before the first step
+WAITING = 0.1  # of the time: from here on it is said how much goes into waiting for data
 DROPOUT = 1 << 30  # keeps its random numbers apart from those of places in a batch
 
 
@@ -70,6 +72,7 @@ class Trainer:
         self.place = self.processes.share(run.batch_size)
         self.fingerprint = fingerprint(run.splits.train)
         self.at = Standing()
+        self.waiting_said = False
         self.named = {str(error) for error in run.images.damaged}
         self.interruption = interruption or Interruption()
         self.pace = Pace(run.seconds_of_evaluation)
@@ -96,7 +99,7 @@ class Trainer:
             share = Subset(share, np.linspace(0, every - 1, LOOKED_AT).astype(np.int64))
         kept, damaged = [], []
         batches = eval_batches(share, Preprocess(run.data_config), 256, 0 if in_memory else self.workers)
-        for batch in watched_batches(batches, -(-len(share) // 256), run.console):
+        for batch in watched(batches, "Decoding validation images", -(-len(share) // 256), run.console):
             damaged += [str(error) for error in batch[2]]
             kept += [batch] if in_memory else []
         damaged = sum(self.processes.gather(damaged), [])
@@ -139,7 +142,7 @@ class Trainer:
         before = at.seconds
         self.train_mode()
         enough = self.out_of_patience()
-        bar = TrainingBar(run.console, run.steps, at.step, hidden=not self.processes.is_main)
+        bar = TrainingBar(run.console, run.steps, at.step, run.task, hidden=not self.processes.is_main)
         with self.interruption.steps(), bar:
             while at.step < run.steps and not enough:
                 waiting = time.monotonic()
@@ -150,7 +153,7 @@ class Trainer:
                 evaluating = time.monotonic()
                 self.pace.note(evaluating - waiting)
                 at.seconds = before + evaluating - started
-                bar.update(at.step, run.steps, self.note())
+                bar.update(run.steps, at, run.batch_size)
                 due = at.step % eval_every == 0 or at.step == run.steps
                 if due:
                     enough = self.evaluate_and_save()
@@ -243,11 +246,13 @@ class Trainer:
         self.tell("evaluation", row)
         at.loss, at.correct, at.seen = 0.0, 0.0, 0
         run.log(
-            f"epoch {row['epoch']:.1f} of {run.steps / run.per_epoch:.1f}: loss {row['train_loss']:.3f}, "
-            f"validation {task.score_name} {100 * score:.2f} %{' (best)' if better else ''}, "
-            f"{row['images_per_second']:.0f} images/s, waiting for data {100 * row['data_wait']:.1f} %, "
-            f"{row['minutes']:.1f} min"
+            f"epoch {row['epoch']:.1f}/{run.steps / run.per_epoch:.1f}  loss {row['train_loss']:.3f}  "
+            f"{task.short_name} {100 * score:.2f} %{' (best)' if better else ''}  "
+            f"{row['images_per_second']:.0f} images/s  {row['minutes']:.1f} min"
         )
+        if row["data_wait"] > WAITING and not self.waiting_said:
+            self.waiting_said = True
+            run.log(f"{100 * row['data_wait']:.0f} % of the time go into waiting for data: more --workers may help")
         if better:
             self.save_state("best")
         return self.out_of_patience()
@@ -387,11 +392,3 @@ class Trainer:
             if line not in self.named:
                 self.named.add(line)
                 self.run.log(f"left out: {line}")
-
-    def note(self) -> str:
-        """Says what stands behind the progress bar."""
-        at = self.at
-        share = 100 * at.waited / max(at.seconds, 1e-9)
-        loss, correct = (value / max(1, at.seen) for value in (at.loss, at.correct))
-        hits = f"  acc {100 * correct:.1f} %" if self.run.task.hits_name == "accuracy" else ""
-        return f"loss {loss:.3f}{hits}  {at.rate(self.run.batch_size):.0f} img/s  wait {share:.1f} %"

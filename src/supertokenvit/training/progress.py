@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,12 +13,13 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
-    track,
 )
 
+from ..console import is_watched
 from ..errors import UserError
+from ..tasks import Task
+from .checkpoint import Standing
 
 TWICE = 1.0  # seconds within which two signals are one
 
@@ -27,33 +28,28 @@ class TrainingStopped(UserError):
     """The run ended before its last step; the message says why and how to go on."""
 
 
-def watched_batches(batches: Iterable[Any], count: int, console: Console) -> Iterable[Any]:
-    """Passes on batches of validation images that are decoded, with a bar that goes away."""
-    return track(batches, "Decoding validation images", total=count, transient=True, console=console)
-
-
 class TrainingBar:
-    """The progress bar of a run; a context manager.
+    """The progress bar of a run, which fits into 80 columns; a context manager.
 
     Args:
         console: To draw on.
         steps: Of the whole run.
         done: Where it begins.
+        task: What the model learns.
         hidden: Draw nothing.
     """
 
-    def __init__(self, console: Console, steps: int, done: int, hidden: bool) -> None:
+    def __init__(self, console: Console, steps: int, done: int, task: Task, hidden: bool) -> None:
+        self.counts_accuracy = task.hits_name == "accuracy"
         self.progress = Progress(
-            TextColumn("[progress.description]{task.description}"),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=hidden,
+            disable=hidden or not is_watched(console),
         )
         self.task = self.progress.add_task("training", total=steps, completed=done, note="")
 
@@ -64,9 +60,19 @@ class TrainingBar:
     def __exit__(self, *_: Any) -> None:
         self.progress.stop()
 
-    def update(self, done: int, steps: int, note: str) -> None:
-        """Moves it."""
-        self.progress.update(self.task, completed=done, total=steps, note=note)
+    def update(self, steps: int, at: Standing, batch_size: int) -> None:
+        """Moves it.
+
+        Args:
+            steps: Of the whole run.
+            at: Where the run stands.
+            batch_size: Images per step.
+        """
+        waiting = 100 * at.waited / max(at.seconds, 1e-9)
+        loss, correct = (value / max(1, at.seen) for value in (at.loss, at.correct))
+        hits = f" acc {100 * correct:.1f}%" if self.counts_accuracy else ""
+        note = f"loss {loss:.3f}{hits} {at.rate(batch_size):.0f} img/s wait {waiting:.0f}%"
+        self.progress.update(self.task, completed=at.step, total=steps, note=note)
 
 
 class Interrupted(KeyboardInterrupt):

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from ..console import user_console
 from ..data.splits import Inherited, Splits, TrainedOn, data_found, is_there, open_as_trained, open_splits
 from ..machine import environment
 from ..model_folder import ModelCard, is_trained, read_config
@@ -78,7 +79,7 @@ def train_recipe(recipe: Recipe, *, callbacks: Sequence[Callback] = (), console:
         splits = open_together(recipe, processes, inherited)
         folder = processes.from_main(lambda: new_run_folder(recipe.out, recipe.data))
         with owned(folder, processes):
-            return begin_in(folder, recipe, splits, processes, console or Console(), callbacks, interruption)
+            return begin_in(folder, recipe, splits, processes, console or user_console(), callbacks, interruption)
 
 
 def begin_in(
@@ -143,7 +144,7 @@ def resume(
     if fixed:
         free = ", ".join(RESUMABLE)
         raise RecipeError(f"a resumed run repeats its own recipe: {fixed[0]} cannot change ({free} can)")
-    folder, console = RunFolder(folder), console or Console()
+    folder, console = RunFolder(folder), console or user_console()
     recipe = replace(read_recipe(folder), **changes)
     recipe = replace(recipe, data=changes.get("data") or data_found(recipe.data, folder.working_directory()))
     if not is_there(recipe.data):
