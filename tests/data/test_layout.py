@@ -25,10 +25,8 @@ def test_a_word_of_a_name_says_the_split(name, split):
 
 def sorted_paths(*paths, folders=()):
     """Classes and counts by split, and what is left out, of files given as paths."""
-    layout = sort_into_splits([tuple(path.split("/")) for path in paths], [tuple(f.split("/")) for f in folders])
-    found = {
-        split: {c: [k for _, k in entries].count(c) for _, c in entries} for split, entries in layout.splits.items()
-    }
+    layout = sort_into_splits(paths, folders)
+    found = {split: {name: len(images) for name, images in held.items()} for split, held in layout.splits.items()}
     return found, layout.left_out
 
 

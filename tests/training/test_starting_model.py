@@ -245,7 +245,6 @@ def test_weights_with_their_config_beside_them_are_a_whole_model(saved, tmp_path
     [
         ("convnext_atto", 20, "img_size=20: convnext_atto cannot take images of this size .*; its own is 224"),
         ("maxvit_rmlp_pico_rw_256", 112, "cannot take images of this size .*; its own is 256"),
-        ("resnet10t", 0, "resnet10t cannot take images of this size"),
     ],
 )
 def test_a_size_that_a_model_cannot_take_is_one_line(model, side, said):

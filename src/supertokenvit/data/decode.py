@@ -45,7 +45,8 @@ class BadImage(UserError):
 
 def printable(name: str | os.PathLike) -> str:
     r"""The name of a file to show to a person: what of it is no UTF-8 as \xNN."""
-    return os.fspath(name).encode(errors="surrogateescape").decode(errors="backslashreplace")
+    text = os.fspath(name)
+    return text if text.isascii() else text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def too_large(name: str) -> BadImage:

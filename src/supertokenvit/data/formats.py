@@ -10,7 +10,7 @@ import numpy as np
 from ..run_folder import is_output
 from .archives import is_zip, tar_members, zip_members
 from .layout import LAYOUT, sort_into_splits
-from .listing import counted, is_image_name, list_folder, pieces
+from .listing import counted, is_image_name, list_folder
 from .readers import FolderReader, TarReader, ZipReader
 from .sources import DataError, Files, Stored, class_name
 from .tables import find_tables, open_tables
@@ -28,55 +28,53 @@ def open_path(spec: str) -> Stored:
     path = Path(spec)
     if path.is_dir():
         listing = list_folder(path)
-        paths = [tuple(file.split(os.sep)) for file in listing.files]
-        tables = find_tables(path, paths)
+        files, folders = listing.files, listing.folders
+        if os.sep != "/":
+            files, folders = ([name.replace(os.sep, "/") for name in names] for names in (files, folders))
+        tables = find_tables(path, files)
         if tables:
-            stored = open_tables(tables, listing.files, path)
+            stored = open_tables(tables, files, path)
         else:
-            folders = [tuple(folder.split(os.sep)) for folder in listing.folders]
-            stored = _open_files(
-                spec, paths, folders, lambda kept: FolderReader(path, [listing.files[i] for i in kept])
-            )
+            stored = _open_files(spec, files, folders, lambda kept: FolderReader(path, [files[i] for i in kept]))
         stored.left_out = listing.left_out + stored.left_out
         return stored
     members = zip_members(path) if is_zip(path) else tar_members(path, is_image_name)
     names, outputs = _without_outputs(list(members.files))
-    make: Callable[[list[int]], Any] = lambda kept: TarReader(  # noqa: E731
+    make: Callable[[Sequence[int]], Any] = lambda kept: TarReader(  # noqa: E731
         [members.files[names[i]]._replace(name=names[i]) for i in kept]
     )
     if is_zip(path):
         make = lambda kept: ZipReader(path, [(names[i], members.files[names[i]]) for i in kept])  # noqa: E731
-    stored = _open_files(spec, list(map(pieces, names)), list(map(pieces, members.folders)), make)
+    stored = _open_files(spec, names, members.folders, make)
     stored.left_out = members.left_out + outputs + stored.left_out
     return stored
 
 
 def _open_files(
-    spec: str,
-    paths: Sequence[tuple[str, ...]],
-    folders: Sequence[tuple[str, ...]],
-    make: Callable[[list[int]], Any],
+    spec: str, files: Sequence[str], folders: Sequence[str], make: Callable[[Sequence[int]], Any]
 ) -> Stored:
     """Makes a source of each split.
 
     Args:
         spec: What messages call the data.
-        paths: The folders and the name of each file.
+        files: The paths of the files, with / between folders and names.
         folders: Further folders, which may be empty.
         make: Makes a reader of the files with these numbers.
     """
-    layout = sort_into_splits(paths, folders)
+    layout = sort_into_splits(files, folders)
     stored = Stored({}, layout.left_out)
-    for split, entries in layout.splits.items():
-        if not entries:
+    for split, held in layout.splits.items():
+        if not held:
             left = f" (left out: {'; '.join(layout.left_out)})" if layout.left_out else ""
             raise DataError(f"{spec}: the {split} split has no images in class folders{left}; {LAYOUT}")
-        classes = sorted({class_name(name) for _, name in entries})
+        classes = sorted({class_name(name) for name in held})
         number = {name: k for k, name in enumerate(classes)}
-        targets = np.array([number[class_name(name)] for _, name in entries], dtype=np.int64)
-        stored.splits[split] = Files(make([i for i, _ in entries]), classes, targets)
+        images = np.concatenate([np.array(indices) for indices in held.values()])
+        targets = np.repeat([number[class_name(name)] for name in held], [len(indices) for indices in held.values()])
+        order = np.argsort(images)  # that of the paths
+        stored.splits[split] = Files(make(images[order].tolist()), classes, targets[order])
     if not stored.splits:
-        found = f"{len(paths)} files, but no images in class folders" if paths else "it is empty"
+        found = f"{len(files)} files, but no images in class folders" if files else "it is empty"
         raise DataError(f"{spec}: {found}; {LAYOUT}")
     return stored
 

@@ -49,7 +49,8 @@ def is_image_path(path: Sequence[str]) -> bool:
 
 def has_image_ending(name: str) -> bool:
     """Whether the name of a file ends as those of images do."""
-    return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS
+    stem, dot, ending = name.rpartition(".")
+    return bool(stem) and f".{ending.lower()}" in IMAGE_ENDINGS
 
 
 def is_visible(piece: str) -> bool:
@@ -113,6 +114,9 @@ def list_folder(root: str | Path) -> Listing:
             continue
         if below:
             found.folders.append(below)
+        if not any(entry.is_symlink() or _is(entry, folder=True) for entry in entries):
+            found.files += [os.path.join(below, entry.name) for entry in entries if _is(entry, folder=False)]
+            continue
         for entry in reversed(entries):
             path, link = os.path.join(below, entry.name), entry.is_symlink()
             if _is(entry, folder=True):

@@ -72,7 +72,8 @@ class Source(ABC):
 
     def key(self, i: int) -> str:
         """Returns the last folder and the name of an image, which stay the same when the data set is moved."""
-        return "/".join(self.name(i).replace(os.sep, "/").rsplit("/", 2)[-2:])
+        name = self.name(i)
+        return "/".join((name if os.sep == "/" else name.replace(os.sep, "/")).rsplit("/", 2)[-2:])
 
     @abstractmethod
     def read(self, i: int) -> bytes:

@@ -16,12 +16,12 @@ TABLE = "labels.csv"
 HEADER = "the first line must be file,label (one label for each image) or file,labels (several, with | between them)"
 
 
-def find_tables(root: Path, paths: Sequence[tuple[str, ...]]) -> dict[str, Path]:
+def find_tables(root: Path, files: Sequence[str]) -> dict[str, Path]:
     """Finds the tables of labels of a folder: labels.csv in it, or in the folder of each split.
 
     Args:
         root: The folder.
-        paths: The folders and the name of each file below it.
+        files: The paths of the files below it, with / between folders and names.
 
     Returns:
         The tables by the name of their split.
@@ -30,6 +30,7 @@ def find_tables(root: Path, paths: Sequence[tuple[str, ...]]) -> dict[str, Path]
         DataError: There are two tables for a split.
     """
     tables: dict[str, Path] = {}
+    paths = [file.split("/") for file in files if file.endswith(TABLE)]
     for path in sorted((path for path in paths if path[-1] == TABLE), key=len):
         split = "train" if len(path) == 1 else split_of(path[0])
         if split is not None and len(path) <= 2:
