@@ -69,7 +69,9 @@ def next_words(out, recipe):
 def test_killed_at_twenty_random_moments(tmp_path, recipe, whole):
     out, moments = tmp_path / "run", random.Random(0)
     began = time.monotonic()
-    assert started("train", "--recipe", recipe, "--out", tmp_path / "timed").wait() == 0
+    timed = started("train", "--recipe", recipe, "--out", tmp_path / "timed")
+    output, _ = timed.communicate()
+    assert timed.returncode == 0, output
     length = time.monotonic() - began
     killed = 0
     while killed < 20:
