@@ -133,6 +133,23 @@ def write_out_attention(model: nn.Module, device: torch.device, precision: str) 
                 module.fused_attn = False  # as timm.layers.set_fused_attn does for models that are yet to be made
 
 
+UNITS = {"avx512_bf16": "bf16", "avx512_vnni": "VNNI", "avx_vnni": "VNNI", "amx_bf16": "AMX", "sve": "SVE"}
+"""What Linux calls units that decide how fast matrix products are, and what people call them."""
+
+
+def processor() -> str:
+    """Names the processor and its instruction set: two machines of one name may have different ones."""
+    name, flags = platform.processor() or platform.machine(), set[str]()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [line.partition(":") for line in info.read_text().splitlines()]
+        fields = {key.strip(): value.strip() for key, _, value in reversed(lines)}
+        name = fields.get("model name", name)
+        flags = set(fields.get("flags", fields.get("Features", "")).split())
+    units = dict.fromkeys(unit for flag, unit in UNITS.items() if flag in flags)
+    return f"{name} ({', '.join([torch.backends.cpu.get_cpu_capability(), *units])})"
+
+
 def environment() -> dict[str, Any]:
     """Records what a number depends on besides the recipe: versions, processor, threads."""
     import timm
@@ -140,11 +157,6 @@ def environment() -> dict[str, Any]:
 
     from . import __version__
 
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0] if names else cpu
     return {
         "supertokenvit": __version__,
         "python": platform.python_version(),
@@ -152,7 +164,7 @@ def environment() -> dict[str, Any]:
         "torchvision": torchvision.__version__,
         "timm": timm.__version__,
         "system": platform.platform(),
-        "cpu": cpu,
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

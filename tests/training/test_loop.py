@@ -429,3 +429,27 @@ def test_before_and_after_the_steps_a_signal_ends_the_run_at_once():
         interruption.note(15, None)
     assert error.value.exit_code == 143
     interruption.note(15, None)  # of a launcher, while the first one is dealt with
+
+
+def test_a_batch_that_damaged_images_shrink_is_filled_up_with_the_others(tmp_path):
+    """BatchNorm cannot train on a single image, and a smaller batch would have another gradient."""
+    data = make_folder(tmp_path / "data" / "train", per_class=8, size=32).parent
+    make_folder(data / "val", per_class=2, size=32)
+    for i in range(0, 16, 2):
+        (data / "train" / ("cat" if i < 8 else "dog") / f"{i % 8:03}.png").write_bytes(b"damaged")
+    options = {"model": "resnet10t", "model_args": {}, "img_size": 32, "batch_size": 2, "ema": None, "drop_path": 0.0}
+    out = run(data, tmp_path / "run", cache="disk", workers=0, mixup=0.0, cutmix=0.0, epochs=1, seed=3, **options)
+    assert (out / "log.txt").read_text().count("left out: ") >= 4
+
+
+def test_a_damaged_validation_image_that_was_not_looked_at_costs_no_step(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("supertokenvit.training.loop.LOOKED_AT", 2)
+    data = make_folder(tmp_path / "data" / "train").parent
+    bad = make_folder(data / "val", per_class=4) / "dog" / "001.png"
+    bad.write_bytes(b"damaged")
+    with pytest.raises(EvaluationError, match="001.png"):
+        run(data, tmp_path / "run", cache="disk", workers=0)
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["standing"]["step"] == 3
+    resume(tmp_path / "run", console=quiet(), skip_damaged=True)
+    figures = json.loads((tmp_path / "run" / "evaluation.json").read_text())["validation"]
+    assert figures["images"] == 7

@@ -63,7 +63,9 @@ class TrainImages(Dataset):
         memory: bool,
     ) -> None:
         self.source, self.prepare, self.crop, self.hflip, self.seed = source, prepare, crop, hflip, seed
-        self.half = np.random.default_rng(seed).permutation(len(source)) % 2
+        # a stream of its own: that of the seed alone is also that of the first epoch's order
+        stream = np.random.SeedSequence(seed, spawn_key=(1,))
+        self.half = np.random.default_rng(stream).permutation(len(source)) % 2
         self.targets = torch.as_tensor(source.targets)
         self.damaged: list[BadImage] = []
         self.images: list[Tensor | None] | Tensor | None = self.decode_all() if memory else None

@@ -219,7 +219,7 @@ class Trainer:
         run, at, task = self.run, self.at, self.run.task
         self.share_buffers()
         try:
-            result = self.evaluate_on(run.val, cached=True)
+            result = self.evaluate_on(run.val, cached=True, precision=self.recipe.precision)
         except EvaluationError:
             self.save_state("last")  # so that --resume can go on with --skip_damaged true
             raise
@@ -261,11 +261,13 @@ class Trainer:
         """Says whether there were enough evaluations without a better one."""
         return self.recipe.patience is not None and self.at.stale >= self.recipe.patience
 
-    def answers_on(self, source: Source, trained: TrainedModel | None = None, cached: bool = False) -> Answers:
+    def answers_on(
+        self, source: Source, trained: TrainedModel | None = None, cached: bool = False, precision: str = "fp32"
+    ) -> Answers:
         """Lets a model answer, by default the present weights (their running mean, if there is one)."""
         share = ProcessShare(source, self.processes.rank, self.processes.count)
         return answer(
-            Predictor.of(trained or self.trained(), self.run.device),
+            Predictor.of(trained or self.trained(), self.run.device, precision),
             source,
             batches=self.val_batches if cached else None,
             batch_size=256,
@@ -276,9 +278,11 @@ class Trainer:
             gather=self.processes.gather,
         )
 
-    def evaluate_on(self, source: Source, trained: TrainedModel | None = None, cached: bool = False) -> Evaluation:
-        """Measures a model, by default the present weights."""
-        answers = self.answers_on(source, trained, cached)
+    def evaluate_on(
+        self, source: Source, trained: TrainedModel | None = None, cached: bool = False, precision: str = "fp32"
+    ) -> Evaluation:
+        """Measures a model, by default the present weights; the precision of the training is enough to choose by."""
+        answers = self.answers_on(source, trained, cached, precision)
         temperature = 1.0 if trained is None else trained.card.temperature
         # what follows from the figures must not differ in a last bit
         return self.processes.from_main(lambda: answers.figures(self.run.task, self.run.classes, temperature))
