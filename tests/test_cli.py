@@ -98,3 +98,31 @@ def test_every_option_stands_under_one_heading():
     named = [name for names in recipe.GROUPS.values() for name in names]
     assert sorted(named) == sorted(field.name for field in dataclasses.fields(recipe.Recipe))
     assert len(recipe.GROUPS["most used"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("data: digits\n".encode("utf-16"), "not in UTF-8 .* save it so"),
+        (b'data: "K\xe4fer"\n', "not in UTF-8"),
+        (b"", "there is nothing in it"),
+        (b"# only a remark\n", "there is nothing in it"),
+        (b"- data\n", "expected lines like epochs: 30"),
+        (b"just words", "expected lines like"),
+        (b"data: [x\n", "not readable as YAML"),
+        (b"\x00\x01", "not readable as YAML"),
+    ],
+)
+@pytest.mark.parametrize("form", ["--recipe={}", "--recipe {}"])
+def test_a_recipe_that_cannot_be_read_is_one_line(tmp_path, capsys, content, said, form):
+    path = tmp_path / "r.yaml"
+    path.write_bytes(content)
+    code, errors = ended(capsys, "train", *form.format(path).split(" "))
+    assert code == 2 and re.search(said, errors) and str(path) in errors and errors.strip().count("\n") == 0
+
+
+def test_a_recipe_may_begin_with_the_mark_of_windows(tmp_path, capsys):
+    path = tmp_path / "r.yaml"
+    path.write_bytes(b"\xef\xbb\xbfdata: nowhere\n")
+    code, errors = ended(capsys, "train", "--recipe", str(path))
+    assert code == 1 and "nowhere: not there" in errors

@@ -37,6 +37,7 @@ def train(argv: Sequence[str]) -> None:
     parser.add_argument("--resume", default=None, help="Run folder to go on with")
     parser.add_class_arguments(Recipe, fail_untyped=True)
     parser.put_under_headings({"most used": GROUPS["most used"], "begin or go on": ("recipe", "resume"), **GROUPS})
+    parser.check_file_of("--recipe", argv)
     given = parser.parse_args(list(argv)).as_dict()
     given.pop("recipe", None)
     folder = given.pop("resume")

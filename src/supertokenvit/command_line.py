@@ -5,8 +5,10 @@ import io
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 from jsonargparse.typing import NonNegativeInt as NonNegativeInt
 from jsonargparse.typing import PositiveInt as PositiveInt
@@ -39,6 +41,28 @@ class Parser(ArgumentParser):
                 text += f"; did you mean {near[0]}?"
                 break
         fail(f"{text} (supertokenvit {self.prog.split()[-1]} --help lists the options)", USAGE_ERROR)
+
+    def check_file_of(self, option: str, words: Sequence[str]) -> None:
+        """Ends the command with one line if a file that an option names is no YAML text with names and values.
+
+        Args:
+            option: Such as --recipe.
+            words: The words of the command line.
+        """
+        given = [word.partition("=")[2] for word in words if word.startswith(f"{option}=")]
+        given += [after for word, after in zip(words, words[1:], strict=False) if word == option]
+        for path in map(Path, given):
+            if path.is_file():
+                try:
+                    content = yaml.safe_load(path.read_bytes().decode("utf-8-sig"))
+                except UnicodeDecodeError as error:
+                    self.error(f"{option} {path}: not in UTF-8 ({error.reason} at byte {error.start}); save it so")
+                except yaml.YAMLError as error:
+                    self.error(f"{option} {path}: not readable as YAML: {error}")
+                if content is None:
+                    self.error(f"{option} {path}: there is nothing in it")
+                if not isinstance(content, dict):
+                    self.error(f"{option} {path}: expected lines like epochs: 30")
 
     def put_under_headings(self, headings: Mapping[str, Sequence[str]]) -> None:
         """Shows options under headings in the help, in the order of the headings.

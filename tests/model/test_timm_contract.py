@@ -326,3 +326,19 @@ def test_a_field_that_is_no_number_is_named(field):
 def test_an_impossible_number_of_classes_is_named(count):
     with pytest.raises(ValueError, match="num_classes"):
         nano().reset_classifier(count)
+
+
+def test_attention_that_timm_extracts_is_what_is_collected(monkeypatch):
+    """With fused attention there are no weights to extract; timm.layers.set_fused_attn(False) turns it off."""
+    from timm.utils import AttentionExtract
+
+    monkeypatch.setattr("supertokenvit.model.attention.use_fused_attn", lambda: False)
+    model = nano()
+    found = AttentionExtract(model, method="hook")(x())
+    _, collected = model.forward_collect(x())
+    names = [name for name in collected if name.endswith(".attention")]
+    assert len(found) == len(names) == 7
+    for maps, name in zip(found.values(), names, strict=True):
+        whole = collected[name].flatten(0, -4)
+        # the last local layer answers for the Super tokens alone
+        torch.testing.assert_close(maps, whole if maps.ndim == 4 else whole[:, :, 0], rtol=1e-4, atol=1e-6)
