@@ -218,7 +218,7 @@ def test_evaluate_repeats_the_runs_own_figures(trained, tmp_path, capsys):
     main(["evaluate", "--model", str(trained), "--out", str(tmp_path / "out")])
     figures = json.loads((tmp_path / "out" / "evaluation-val.json").read_text())
     expected = json.loads((trained / "evaluation.json").read_text())["validation"]
-    assert figures["top1"] == expected["top1"] and figures["confusion"] == expected["confusion"]
+    assert figures["top1"] == expected["top1"] and figures["confusion"] == expected["confusion"] != []
     assert figures["images"] == 3 and set(figures["per_class"]) == {"cat", "dog", "emu"}
     assert (tmp_path / "out" / "confusion-val.png").exists()
     assert "calibration" in capsys.readouterr().out
@@ -239,7 +239,7 @@ def test_evaluation_maps_classes_by_name(trained, tmp_path):
     make_folder(tmp_path / "data" / "val", classes=("emu",), per_class=6)
     predictor = Predictor.of(load_model(trained))
     result = evaluate_source(predictor, open_splits(str(tmp_path / "data")).val, progress=False)
-    assert np.array(result.confusion).sum(1).tolist() == [0, 0, 6]
+    assert result.confusion_matrix().sum(1).tolist() == [0, 0, 6]
     assert result.missing_classes == ["cat", "dog"]
     make_folder(tmp_path / "other", classes=("dog", "yak"), per_class=2)
     with pytest.raises(EvaluationError, match="yak"):

@@ -139,9 +139,9 @@ class Answers:
     source: Source
     left_out: list[str]
 
-    def figures(self, task: Task, classes: list[str], temperature: float = 1.0) -> Evaluation:
+    def figures(self, task: Task, classes: list[str]) -> Evaluation:
         """Measures the answers; see tasks.Task.figures."""
-        result = task.figures(self.logits / temperature, self.targets, classes)
+        result = task.figures(self.logits, self.targets, classes)
         result.left_out = self.left_out
         return result
 
@@ -157,8 +157,7 @@ def evaluate_source(predictor: Predictor, source: Source, **options: Any) -> Eva
     Raises:
         EvaluationError: As in `answer`.
     """
-    answers = answer(predictor, source, **options)
-    return answers.figures(predictor.task, predictor.classes, predictor.card.temperature)
+    return answer(predictor, source, **options).figures(predictor.task, predictor.classes)
 
 
 def answer(

@@ -57,7 +57,7 @@ def evaluate_and_write(
     for line in left_out:
         say(console, f"left out: {line}")
     answers = answer(predictor, source, **options)
-    result = answers.figures(predictor.task, predictor.classes, predictor.card.temperature)
+    result = answers.figures(predictor.task, predictor.classes)
     spec = data or str(predictor.card.data)
     print_evaluation(result, f"{spec} ({split})", predictor.task.score_name, console)
     about = {"model": run, "weights": digest_of(run), "data": spec, "split": split}
@@ -157,8 +157,8 @@ class Row:
 
 def rows_of(answers: Answers, predictor: Predictor) -> Iterator[Row]:
     """Yields every answer with its label, in the order of the images."""
-    logits = answers.logits / predictor.card.temperature
-    probabilities, losses = predictor.task.probabilities(logits), losses_of(logits, answers.targets)
+    probabilities = predictor.task.probabilities(answers.logits)
+    losses = losses_of(answers.logits, answers.targets)
     for place, (p, target) in enumerate(zip(probabilities, answers.targets, strict=True)):
         index = int(answers.indices[place])
         if target.ndim:

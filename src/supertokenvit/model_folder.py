@@ -52,8 +52,8 @@ class ModelCard:
     seed: int = 0
     """Random seed of the training, and so of that cut."""
     temperature: float = 1.0
-    """What logits are divided by before they become probabilities, so that these are neither too sure nor too unsure;
-    fitted on the validation images at the end of the training."""
+    """By what the classifier's weights were divided at the end of the training, so that probabilities are neither too
+    sure nor too unsure; it was fitted on the validation images."""
     steps: int | None = None
     """Training steps behind the weights."""
     scores: dict[str, float] = field(default_factory=dict)

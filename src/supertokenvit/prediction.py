@@ -114,10 +114,6 @@ class Predictor:
         seen = views(x, self.card.tta)
         return sum((weight * self.network(view).float() for weight, view in seen), start=torch.zeros(())).cpu()
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Turns logits [N, K] into probabilities [N, K], at the temperature that the training found."""
-        return self.task.probabilities(logits / self.card.temperature)
-
     def __call__(self, images: Picture | Iterable[Picture], topk: int = 5) -> list[Prediction]:
         """Answers for one image or several.
 
@@ -144,7 +140,7 @@ class Predictor:
             whole = [image for image in pixels if isinstance(image, Tensor)]
             if whole:
                 with torch.inference_mode():
-                    top = self.probabilities(self.logits(torch.stack(whole))).topk(topk)
+                    top = self.task.probabilities(self.logits(torch.stack(whole))).topk(topk)
                 answers = zip(top.indices.tolist(), top.values.tolist(), strict=True)
             for name, image in zip(names, pixels, strict=True):
                 if isinstance(image, str):

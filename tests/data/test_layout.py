@@ -74,6 +74,14 @@ def test_stray_images_above_the_layout_change_nothing_and_are_named(stray, said)
     assert sorted_paths(*below("set/train", "set/val"), stray) == ({"train": BOTH, "val": BOTH}, [said])
 
 
+def test_a_folder_beside_the_splits_that_says_none_is_left_out():
+    """As the scenes of Intel come: with images without labels beside the splits."""
+    paths = [*below("seg_train/seg_train", "seg_test/seg_test"), "seg_pred/seg_pred/2.png", "seg_pred/seg_pred/3.png"]
+    splits, left_out = sorted_paths(*paths)
+    assert splits == {"train": BOTH, "test": BOTH}
+    assert left_out == ["2 images in no split or no class folder, such as seg_pred/seg_pred/2.png"]
+
+
 def test_a_folder_that_repeats_all_classes_is_no_class():
     paths = [*below("cells"), *below("cells/cells"), "cells/elk/2.png", "cells/cells/elk/2.png"]
     splits, left_out = sorted_paths(*paths)

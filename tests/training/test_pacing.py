@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from supertokenvit.tasks import Evaluation
-from supertokenvit.training import loop
+from supertokenvit.training import judge, loop
 from supertokenvit.training.checkpoint import Standing
 from supertokenvit.training.optimizer import learning_rate
 from supertokenvit.training.pacing import Pace, steps_until
@@ -52,7 +52,7 @@ class Clock:
         self.now += self.step(trainer.at.step)
         trainer.at.seen += 1
 
-    def evaluated(self, trainer, *args, **kwargs):
+    def evaluated(self, model):
         self.now += self.evaluation
         return Evaluation(images=1, loss=1.0, top1=0.5)
 
@@ -75,7 +75,7 @@ def test_a_time_budget_is_kept_and_the_learning_rate_falls_smoothly_to_its_end(t
     clock = Clock(step, evaluation)
     monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=clock.monotonic))
     monkeypatch.setattr(loop.Trainer, "step", lambda self, *batch: clock.trained(self, *batch))
-    monkeypatch.setattr(loop.Trainer, "evaluate_on", lambda self, *a, **k: clock.evaluated(self, *a, **k))
+    monkeypatch.setattr(judge.Judge, "validate", clock.evaluated)
     monkeypatch.setattr(loop.Trainer, "finish", lambda self: None)
     # what is measured before the first step knows nothing of decoding: evaluations look nearly free
     monkeypatch.setattr("supertokenvit.training.assembly.seconds_per_image", lambda *a: (1 / 8, 1e-6))

@@ -7,34 +7,26 @@ import time
 from dataclasses import asdict
 from typing import Any, Literal, NoReturn
 
-import numpy as np
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from ..console import watched
 from ..data.augmentation import seed_step
-from ..data.loading import StepBatches, default_workers, eval_batches, train_loader
-from ..data.sources import ProcessShare, Source, Subset
-from ..data.splits import fingerprint
-from ..evaluation import Answers, EvaluationError, answer, refusal
-from ..model_folder import ModelCard, TrainedModel, save_model
-from ..prediction import Predictor
-from ..preprocessing import Preprocess
+from ..data.loading import StepBatches, default_workers, train_loader
+from ..evaluation import EvaluationError
 from ..run_folder import RunFolder
-from ..tasks import Evaluation
 from .assembly import Run
 from .callbacks import Event
 from .checkpoint import Standing, read_checkpoint, write_checkpoint
+from .judge import Judge
 from .optimizer import learning_rate
 from .pacing import Pace, steps_until
 from .processes import LostProcess
 from .progress import Interruption, TrainingBar, TrainingStopped
-from .report import append_metrics, cut_metrics, draw_samples, write_report
+from .report import append_metrics, cut_metrics, draw_samples
 from .starting_model import build
 from .step import NotFinite, TrainingStep
 
-LOOKED_AT = 2000  # validation images that are decoded before the first step
 WAITING = 0.1  # of the time: from here on it is said how much goes into waiting for data
 DROPOUT = 1 << 30  # keeps its random numbers apart from those of places in a batch
 
@@ -70,45 +62,14 @@ class Trainer:
         self.eval_every = max(1, round(run.recipe.eval_epochs * run.per_epoch))
         self.workers = default_workers() if run.recipe.workers is None else run.recipe.workers
         self.place = self.processes.share(run.batch_size)
-        self.fingerprint = fingerprint(run.splits.train)
         self.at = Standing()
         self.waiting_said = False
         self.named = {str(error) for error in run.images.damaged}
         self.interruption = interruption or Interruption()
-        self.pace = Pace(run.seconds_of_evaluation)
-        self.val_batches = self.decode_validation(again=state is not None)
+        self.judge = Judge(run, self.workers, again=state is not None)
+        self.pace = Pace(run.seconds_of_evaluation + self.judge.decoding)
         if state is not None:
             self.load_state(state)
-
-    def decode_validation(self, again: bool) -> list | None:
-        """Decodes this process's validation images before the first step, as a damaged one would end the run later.
-
-        They are kept if the training images are in memory. Otherwise at most LOOKED_AT of them are looked at, and none
-        when the run goes on: an evaluation that a damaged image ends loses no step.
-
-        Args:
-            again: The run goes on.
-        """
-        run, in_memory = self.run, self.run.images.images is not None
-        if not in_memory and (self.recipe.skip_damaged or again):
-            return None
-        began = time.monotonic()
-        share: Source = ProcessShare(run.val, self.processes.rank, self.processes.count)
-        every = len(share)
-        if not in_memory and every > LOOKED_AT:
-            share = Subset(share, np.linspace(0, every - 1, LOOKED_AT).astype(np.int64))
-        kept, damaged = [], []
-        batches = eval_batches(share, Preprocess(run.data_config), 256, 0 if in_memory else self.workers)
-        for batch in watched(batches, "Decoding validation images", -(-len(share) // 256), run.console):
-            damaged += [str(error) for error in batch[2]]
-            kept += [batch] if in_memory else []
-        damaged = sum(self.processes.gather(damaged), [])
-        if damaged and not self.recipe.skip_damaged:
-            raise EvaluationError(refusal(damaged[0]))
-        if in_memory:
-            return kept
-        self.pace.evaluation += (time.monotonic() - began) * every / len(share)
-        return None
 
     def fit(self) -> RunFolder:
         """Runs from where it stands to the last step; then saves the best model and reports the test set, if any."""
@@ -219,7 +180,7 @@ class Trainer:
         run, at, task = self.run, self.at, self.run.task
         self.share_buffers()
         try:
-            result = self.evaluate_on(run.val, cached=True, precision=self.recipe.precision)
+            result = self.judge.validate(self.present())
         except EvaluationError:
             self.save_state("last")  # so that --resume can go on with --skip_damaged true
             raise
@@ -261,74 +222,18 @@ class Trainer:
         """Says whether there were enough evaluations without a better one."""
         return self.recipe.patience is not None and self.at.stale >= self.recipe.patience
 
-    def answers_on(
-        self, source: Source, trained: TrainedModel | None = None, cached: bool = False, precision: str = "fp32"
-    ) -> Answers:
-        """Lets a model answer, by default the present weights (their running mean, if there is one)."""
-        share = ProcessShare(source, self.processes.rank, self.processes.count)
-        return answer(
-            Predictor.of(trained or self.trained(), self.run.device, precision),
-            source,
-            batches=self.val_batches if cached else None,
-            batch_size=256,
-            workers=0 if len(source) < 2000 else self.workers,
-            skip_damaged=self.recipe.skip_damaged,
-            progress=False,
-            share=share,
-            gather=self.processes.gather,
-        )
-
-    def evaluate_on(
-        self, source: Source, trained: TrainedModel | None = None, cached: bool = False, precision: str = "fp32"
-    ) -> Evaluation:
-        """Measures a model, by default the present weights; the precision of the training is enough to choose by."""
-        answers = self.answers_on(source, trained, cached, precision)
-        temperature = 1.0 if trained is None else trained.card.temperature
-        # what follows from the figures must not differ in a last bit
-        return self.processes.from_main(lambda: answers.figures(self.run.task, self.run.classes, temperature))
-
-    def trained(
-        self, model: nn.Module | None = None, scores: dict[str, float] | None = None, temperature: float = 1.0
-    ) -> TrainedModel:
-        """Describes a model as it will be used, by default with the present weights.
-
-        Args:
-            model: The network.
-            scores: What was measured of it, by split.
-            temperature: Of its probabilities.
-        """
-        run, recipe = self.run, self.recipe
-        card = ModelCard(
-            task=run.task.name,
-            tta=recipe.tta,
-            data=recipe.data,
-            data_fingerprint=self.fingerprint,
-            data_license=recipe.data_license,
-            split_rule=run.splits.rule,
-            val_fraction=recipe.val_fraction,
-            seed=recipe.seed,
-            temperature=temperature,
-            steps=self.at.best_step,
-            scores=scores or {},
-        )
-        model = model or (self.ema.module if self.ema is not None else run.model)
-        return TrainedModel(model, run.classes, run.data_config, card, run.folder.model)
+    def present(self) -> nn.Module:
+        """Returns the model as it would be kept now: the running mean of the weights, if there is one."""
+        return self.run.model if self.ema is None else self.ema.module
 
     def finish(self) -> None:
-        """Saves the best weights as the model, draws the pictures, and measures the test set once."""
-        run, recipe, task = self.run, self.recipe, self.run.task
+        """Saves the best weights as the model, and says how good it is."""
+        run, task = self.run, self.run.task
         kind = "model" if self.ema is None else "ema"
         best = self.processes.from_main(lambda: read_checkpoint(run.folder.best)[kind])
-        model = self.trained(build(recipe, len(run.classes)) if recipe.shard else None).model
+        model = build(self.recipe, len(run.classes)) if self.recipe.shard else self.present()
         model.load_state_dict(best)
-        answers = self.answers_on(run.val, self.trained(model), cached=True)
-        T = self.processes.from_main(lambda: task.temperature(answers.logits, answers.targets))
-        results = {"validation": self.processes.from_main(lambda: answers.figures(task, run.classes, T))}
-        self.keep(model, results, T)  # already now: a test image may be damaged
-        if run.splits.test is not None:
-            results["test"] = self.evaluate_on(run.splits.test, self.trained(model, temperature=T))
-            self.keep(model, results, T)
-        scores = {split: task.score_of(result) for split, result in results.items()}
+        scores = self.judge.finish(model, self.at.best_step)
         tested = f", test {task.score_name} {100 * scores['test']:.2f} %" if "test" in scores else ""
         run.log(
             f"done in {self.at.seconds / 60:.1f} min: best validation {task.score_name} "
@@ -336,15 +241,6 @@ class Trainer:
         )
         run.log(f"run folder: {run.folder}")
         self.tell("train_end", scores)
-
-    def keep(self, model: nn.Module, results: dict[str, Evaluation], temperature: float) -> None:
-        """Writes the model folder and the figures of the splits that have been measured."""
-        if not self.processes.is_main:
-            return
-        task = self.run.task
-        write_report(self.run.folder, results, task)
-        scores = {split: task.score_of(result) for split, result in results.items()}
-        save_model(self.trained(model, scores, temperature))
 
     def tell(self, kind: Literal["train_start", "evaluation", "checkpoint", "train_end"], figures: Any = None) -> None:
         """Tells the callbacks of an event, in the main process."""
@@ -360,7 +256,7 @@ class Trainer:
             "ema": self.ema.module.state_dict() if self.ema is not None else None,
             "standing": asdict(self.at),
             "steps": self.run.steps,
-            "fingerprint": self.fingerprint,
+            "fingerprint": self.judge.fingerprint,
         }
 
     def share_buffers(self) -> None:
