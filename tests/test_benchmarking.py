@@ -349,3 +349,11 @@ def test_every_engine_beside_every_other(tmp_path, capsys):
     rows = rows_of(out)
     assert [row["engine"] for row in rows] == ["eager", "compile", "onnx", "openvino", "onnx-int8", "openvino-int8"]
     assert all(float(row["peak_memory_mb"]) > 0 and float(row["ratio"]) > 0 for row in rows)
+
+
+def test_products_by_convolution_are_a_setting_of_eager_inference():
+    (found,) = contestants(["stt_nano:by_convolution=true"], BenchmarkOptions())
+    assert found.by_convolution and not found.args and found.name() == "stt_nano:by_convolution=true"
+    for text in ("stt_nano:by_convolution=true,engine=onnx", "stt_nano:by_convolution=true,dtype=bf16"):
+        with pytest.raises(BenchmarkError, match="by_convolution is for engine eager in fp32"):
+            contestants([text], BenchmarkOptions())

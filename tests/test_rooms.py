@@ -13,6 +13,7 @@ FLOORS = [
     {"preprocessing", "tasks", "run_folder", "engines"},
     {"model_folder", "data"},
     {"prediction"},
+    {"explaining"},
     {"evaluation", "answers"},
     {"evaluation_report"},
     {"training"},

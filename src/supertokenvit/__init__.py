@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .data.checking import check
     from .errors import UserError
     from .evaluation import Evaluation, evaluate
+    from .explaining.explanation import Explanation, explain
     from .prediction import Prediction, Predictor, load
     from .run_folder import RunFolder
     from .training.callbacks import Event
@@ -21,14 +22,15 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Evaluation", "Event", "Prediction", "Predictor", "Recipe", "RunFolder", "UserError",
-    "check", "evaluate", "load", "resume", "train",
+    "Evaluation", "Event", "Explanation", "Prediction", "Predictor", "Recipe", "RunFolder", "UserError",
+    "check", "evaluate", "explain", "load", "resume", "train",
 ]  # fmt: skip
 
 _HOMES = {
     "data.checking": ("check",),
     "errors": ("UserError",),
     "evaluation": ("Evaluation", "evaluate"),
+    "explaining.explanation": ("Explanation", "explain"),
     "prediction": ("Prediction", "Predictor", "load"),
     "run_folder": ("RunFolder",),
     "training.callbacks": ("Event",),

@@ -6,14 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import __version__
-from .errors import UserError
 
-FAILED = 1
-NEEDS_LESS = {
-    "train": "a smaller --batch_size needs less, parts of one by --accumulate too, and --grad_checkpointing true",
-    "evaluate": "a smaller --batch_size needs less",
-    "predict": "a smaller --img_size needs less",
-}
 # with a type beside them, jsonargparse's help would show the function that checks the choices
 SPLIT: dict[str, Any] = dict(choices=["val", "test", "train"], help="Split of it; test, or else val, or else all")
 TTA: dict[str, Any] = dict(choices=["none", "flip", "shift"], help="Views of an image; as the training set them")
@@ -21,6 +14,11 @@ PRECISION: dict[str, Any] = dict(
     choices=["fp32", "bf16", "auto"], default="fp32", help="Precision of the arithmetic; auto: bf16 where it is faster"
 )
 SIDE = "Side of the images that the model sees, in pixels; that of its training"
+METHOD: dict[str, Any] = dict(
+    choices=["composed", "gradient", "attention", "integrated", "occlusion"],
+    default="composed",
+    help="How; composed measured best",
+)
 RIVALS = "timm names, run folders, .onnx or .xml files; NAME:KEY=VALUE,... for one with settings of its own: "
 RIVALS += "engine, dtype, channels_last, fused, reparam, by_convolution, or an argument of the model"
 MODEL = "Run folder, or a model that comes with the package"
@@ -28,9 +26,7 @@ MODEL = "Run folder, or a model that comes with the package"
 
 def train(argv: Sequence[str]) -> None:
     """Trains, or goes on with a run."""
-    from dataclasses import fields
-
-    from .training.recipe import GROUPS, RESUMABLE, Recipe
+    from .training.recipe import GROUPS, Recipe, changes_of
 
     parser = parser_of("train", usage="%(prog)s --data DATA [options]")
     parser.add_argument("--recipe", action="config", help="YAML file with values of these options")
@@ -41,13 +37,9 @@ def train(argv: Sequence[str]) -> None:
     given = parser.parse_args(list(argv)).as_dict()
     given.pop("recipe", None)
     folder = given.pop("resume")
-    defaults = parser.get_defaults().as_dict()
-    changed = {f.name: given[f.name] for f in fields(Recipe) if given[f.name] != defaults[f.name]}
-    fixed = sorted(set(changed) - set(RESUMABLE))
     if folder is None and not given["data"]:
         parser.error("--data is missing: a folder of images, or digits to try it")
-    if folder is not None and fixed:
-        parser.error(f"--resume repeats the run's own recipe: {fixed[0]} cannot change ({', '.join(RESUMABLE)} can)")
+    changed = {} if folder is None else changes_of(given, parser.get_defaults().as_dict())
     from .machine import keep_freed_memory
     from .training.run import resume, train_recipe
 
@@ -98,6 +90,27 @@ def predict(argv: Sequence[str]) -> None:
     predict_and_print(given.pop("images"), given.pop("model"), as_json=given.pop("json"), **given)
 
 
+def explain(argv: Sequence[str]) -> None:
+    """Shows what in images spoke for an answer."""
+    from .command_line import PositiveInt
+
+    parser = parser_of("explain")
+    parser.add_argument("images", type=str, nargs="+", help="Files, or folders of them")
+    parser.add_argument("--model", type=str, default=None, help=f"{MODEL}; the best of those")
+    parser.add_argument("--class", dest="target", type=str, default=None, help="Class to explain; the likeliest")
+    parser.add_argument("--method", **METHOD)
+    parser.add_argument("--topk", type=PositiveInt, default=1, help="Classes to explain of each image")
+    parser.add_argument("--windows", action="store_true", help="Draw the windows with the share of each")
+    parser.add_argument("--json", action="store_true", help="Print a line of JSON for each explanation")
+    parser.add_argument("--out", type=str, default="explanations", help="Folder for overlays and maps")
+    parser.add_argument("--img_size", type=PositiveInt, default=None, help=SIDE)
+    parser.add_argument("--device", type=str, default=None, help="cpu, cuda, mps")
+    given = parser.parse_args(list(argv)).as_dict()
+    from .explaining.command import explain_and_write
+
+    explain_and_write(given.pop("images"), given.pop("model"), as_json=given.pop("json"), **given)
+
+
 def check_data(argv: Sequence[str]) -> None:
     """Decodes a data set and names what is wrong with it."""
     from .command_line import PositiveInt
@@ -136,6 +149,7 @@ VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "train": (train, "train a model on your images"),
     "evaluate": (evaluate, "measure a trained model on labelled images"),
     "predict": (predict, "say what is on images"),
+    "explain": (explain, "show what in images spoke for an answer"),
     "check-data": (check_data, "decode a data set and name what is wrong with it"),
     "benchmark": (benchmark, "measure how fast models are, side by side"),
     "models": (models, "list the variants"),
@@ -169,28 +183,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if words[0] == "--version":
         print(__version__)
         return
-    from .command_line import USAGE_ERROR, accept_every_name, fail, same_option
+    from .command_line import USAGE_ERROR, accept_every_name, fail, run
 
     accept_every_name()
     if words[0] not in VERBS:
         near = difflib.get_close_matches(words[0], VERBS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         fail(f"no verb {words[0]!r}{hint} (supertokenvit --help)", USAGE_ERROR)
-    try:
-        VERBS[words[0]][0]([same_option(word) for word in words[1:]])
-    except (UserError, OSError) as error:
-        if debug:
-            raise
-        text = str(error) or type(error).__name__
-        if "Original Traceback" in text:  # of a worker
-            text = text.strip().splitlines()[-1]
-        fail(text, getattr(error, "exit_code", FAILED))
-    except RuntimeError as error:
-        if debug or not any(words in str(error) for words in ("out of memory", "not enough memory", "can't allocate")):
-            raise
-        fail(f"{str(error).splitlines()[0]}; {NEEDS_LESS.get(words[0], 'a smaller model needs less')}", FAILED)
-    except KeyboardInterrupt as error:
-        fail(str(error) or "interrupted", getattr(error, "exit_code", 130))
+    run(VERBS[words[0]][0], words, debug)
 
 
 if __name__ == "__main__":

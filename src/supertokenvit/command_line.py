@@ -4,7 +4,7 @@ import difflib
 import io
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,9 +13,16 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 from jsonargparse.typing import NonNegativeInt as NonNegativeInt
 from jsonargparse.typing import PositiveInt as PositiveInt
 
+from .errors import UserError
+
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
-USAGE_ERROR = 2
+FAILED, USAGE_ERROR, INTERRUPTED = 1, 2, 130
+NEEDS_LESS = {
+    "train": "a smaller --batch_size needs less, parts of one by --accumulate too, and --grad_checkpointing true",
+    "evaluate": "a smaller --batch_size needs less",
+    "predict": "a smaller --img_size needs less",
+}
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
 KINDS |= {"dict": "names with values, as {'name': 1}", "list": "a list, as [1, 2]"}
 
@@ -110,6 +117,31 @@ def accept_every_name() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def run(verb: Callable[[Sequence[str]], None], words: Sequence[str], debug: bool) -> None:
+    """Calls a verb; what goes wrong, and a user can mend, is one line on standard error.
+
+    Args:
+        verb: To call with the options.
+        words: The verb's name and its options.
+        debug: Let errors through, with where they came from.
+    """
+    try:
+        verb([same_option(word) for word in words[1:]])
+    except (UserError, OSError) as error:
+        if debug:
+            raise
+        text = str(error) or type(error).__name__
+        if "Original Traceback" in text:  # of a worker
+            text = text.strip().splitlines()[-1]
+        fail(text, getattr(error, "exit_code", FAILED))
+    except RuntimeError as error:
+        if debug or not any(words in str(error) for words in ("out of memory", "not enough memory", "can't allocate")):
+            raise
+        fail(f"{str(error).splitlines()[0]}; {NEEDS_LESS.get(words[0], 'a smaller model needs less')}", FAILED)
+    except KeyboardInterrupt as error:
+        fail(str(error) or "interrupted", getattr(error, "exit_code", INTERRUPTED))
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -1,3 +1,4 @@
+import tempfile
 from itertools import islice
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from supertokenvit.data.loading import (
     _stacked,
     eval_batches,
     train_loader,
+    usable_workers,
 )
 from supertokenvit.data.splits import open_splits
 from supertokenvit.preprocessing import Preprocess, normalize
@@ -180,3 +182,12 @@ def test_workers_hand_over_a_batch_by_one_descriptor():
     images = [torch.zeros(3, 2, 2, dtype=torch.uint8)] * 3 + [BadImage("a", "damaged")]
     stacked, places, bad, count = _stacked(images)
     assert stacked.shape == (3, 3, 2, 2) and places == [0, 1, 2] and len(bad) == 1 and count == 4
+
+
+def test_a_long_path_for_temporary_files_takes_no_workers_which_would_never_answer(tmp_path, monkeypatch):
+    long = tmp_path / ("a" * 120)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    assert usable_workers(3) == 0
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")
+    assert usable_workers(3) == 3

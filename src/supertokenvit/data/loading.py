@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -18,6 +19,7 @@ from .augmentation import Crop, sample_generator
 from .decode import BadImage, in_threads
 from .sources import Source
 
+LONGEST_TEMPORARY = 70  # letters of the path of the folder for temporary files: a socket in it may have 107
 Key = tuple[int, int]  # (epoch, or with weights a number that no other draw has; index of the sample)
 Batch = tuple[Tensor, Tensor, list[int], list[str]]  # images, targets, indices, names of what could not be decoded
 
@@ -166,7 +168,7 @@ class StepBatches:
 
 def train_loader(images: TrainImages, batches: StepBatches, workers: int) -> DataLoader:
     """Batches of `images` in the order of `batches`; no workers are needed for what is in memory."""
-    workers = workers if images.images is None else 0
+    workers = usable_workers(workers) if images.images is None else 0
     return DataLoader(
         images,
         batch_sampler=batches,
@@ -226,7 +228,7 @@ def eval_batches(
     loader = DataLoader(
         EvalImages(source, preprocess),
         batch_size=batch_size,
-        num_workers=workers,
+        num_workers=usable_workers(workers),
         collate_fn=_stacked,
         worker_init_fn=_leave_group,
     )
@@ -234,6 +236,15 @@ def eval_batches(
     for images, places, bad, count in loader:
         yield images, [start + place for place in places], bad
         start += count
+
+
+def usable_workers(workers: int) -> int:
+    """Returns the number of workers, or 0 where none could send what it decoded: then this process decodes itself.
+
+    They send over sockets in the folder for temporary files, whose path may have only so many letters; a worker whose
+    socket has a longer one leaves the process waiting for ever.
+    """
+    return workers if len(os.fsencode(tempfile.gettempdir())) <= LONGEST_TEMPORARY else 0
 
 
 def default_workers() -> int:

@@ -31,6 +31,29 @@ GROUPS: Dict[str, tuple[str, ...]] = {
 """The fields of Recipe under the headings of `supertokenvit train --help`."""
 
 
+def changes_of(given: Dict[str, Any], defaults: Dict[str, Any]) -> Dict[str, Any]:
+    """Returns the options that a resumed run is to change.
+
+    Raises:
+        RecipeError: One of them changes results.
+    """
+    changed = {name: value for name, value in given.items() if value != defaults[name]}
+    check_changes(changed)
+    return changed
+
+
+def check_changes(changed: Dict[str, Any]) -> None:
+    """Refuses changes of a resumed run that would change its results.
+
+    Raises:
+        RecipeError: There is one.
+    """
+    fixed = sorted(set(changed) - set(RESUMABLE))
+    if fixed:
+        free = ", ".join(RESUMABLE)
+        raise RecipeError(f"a resumed run repeats its own recipe: {fixed[0]} cannot change ({free} can)")
+
+
 @dataclass
 class Recipe:
     """Everything that decides a training run. What is None is chosen from the data and the machine, and said aloud."""

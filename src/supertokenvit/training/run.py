@@ -22,7 +22,7 @@ from .checkpoint import read_checkpoint
 from .loop import Trainer
 from .processes import Processes
 from .progress import Interruption
-from .recipe import RESUMABLE, Recipe, RecipeError
+from .recipe import Recipe, RecipeError, check_changes
 from .starting_model import is_weights_file
 
 # what the system says when nothing more can be written: full, over the quota, read-only, too large, broken
@@ -140,10 +140,7 @@ def resume(
         CheckpointError: A damaged checkpoint.
         Others: As train.
     """
-    fixed = sorted(set(changes) - set(RESUMABLE))
-    if fixed:
-        free = ", ".join(RESUMABLE)
-        raise RecipeError(f"a resumed run repeats its own recipe: {fixed[0]} cannot change ({free} can)")
+    check_changes(changes)
     folder, console = RunFolder(folder), console or user_console()
     recipe = replace(read_recipe(folder), **changes)
     recipe = replace(recipe, data=changes.get("data") or data_found(recipe.data, folder.working_directory()))

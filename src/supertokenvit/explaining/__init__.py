@@ -1,0 +1,1 @@
+"""Why a model gave an answer: maps of what in a photograph spoke for a class."""
