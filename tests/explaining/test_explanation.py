@@ -133,7 +133,8 @@ def test_the_command_writes_overlays_maps_and_a_picture(run, tmp_path, capsys):
         one, other = (np.load(out / f"{name}-{label}.npy") for name in ("upright", "turned"))
         assert one.shape == (40, 60)
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)
-        assert Image.open(out / f"turned-{label}.png").size == (60, 40)
+        with Image.open(out / f"turned-{label}.png") as painted:
+            assert painted.size == (60, 40)
     main([*words, "--json", "--class", "dog", "--method", "occlusion"])
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["label"] for row in rows] == ["dog", "dog"] and rows[0]["method"] == "occlusion"
