@@ -73,7 +73,9 @@ def test_an_error_of_a_worker_is_its_last_line(monkeypatch, capsys):
     assert ended(capsys, "models") == (1, "supertokenvit: TimeoutError\n")
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
+@pytest.mark.parametrize(
+    "encoding", ["latin-1", *(pytest.param(e, marks=pytest.mark.slow) for e in ("ascii", "utf-8"))]
+)
 def test_output_in_any_encoding_shows_every_class_name(encoding, tmp_path):
     data = make_folder(tmp_path / "data", classes=("\u72ac", "cat"), per_class=3)
     words = [sys.executable, "-m", "supertokenvit.cli", "check-data", str(data)]

@@ -13,7 +13,7 @@ from supertokenvit.training.checkpoint import Standing
 from supertokenvit.training.progress import TrainingBar
 
 
-@pytest.mark.parametrize("columns", ["40", "80", None])
+@pytest.mark.parametrize("columns", ["40", pytest.param(None, marks=pytest.mark.slow)])
 def test_what_is_piped_is_not_wrapped(columns, tmp_path):
     environment = {"COLUMNS": columns} if columns else {}
     out = subprocess.run(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from studies import common, pages, prediction_page, readme, scaling
+from studies import common, explaining_page, pages, prediction_page, readme, scaling
 from studies.benchmarks import page as benchmarks
 from studies.queue import names
 
@@ -22,6 +22,12 @@ def test_the_page_on_prediction(tmp_path, monkeypatch):
     monkeypatch.setattr(common, "DOCS", tmp_path)
     prediction_page.write_page()
     assert (tmp_path / "prediction.md").read_text() == (DOCS / "prediction.md").read_text()
+
+
+def test_the_page_on_explanations(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "DOCS", tmp_path)
+    explaining_page.write_page()
+    assert (tmp_path / "explanations.md").read_text() == (DOCS / "explanations.md").read_text()
 
 
 def test_the_page_of_benchmarks(tmp_path, monkeypatch):

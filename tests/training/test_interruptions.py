@@ -146,7 +146,9 @@ def failing(capsys, *words):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may make a small file system")
-@pytest.mark.parametrize("kilobytes", [4, 12, 60, 200, 260, 420, 560, 700, 900], ids="{} kB".format)
+@pytest.mark.parametrize(
+    "kilobytes", [4, 60, 260, 700, *(pytest.param(kB, marks=pytest.mark.slow) for kB in (12, 200, 420, 560, 900))]
+)
 def test_a_disk_that_is_full_at_any_write_is_one_line_and_nothing_is_lost(tmp_path, recipe, whole, capsys, kilobytes):
     small = tmp_path / "small"
     small.mkdir()
@@ -182,7 +184,7 @@ def test_of_two_that_begin_at_once_one_goes_on(tmp_path, recipe, whole):
     same(tmp_path / "run", whole)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_before_the_first_checkpoint_is_one_line_whose_advice_holds(tmp_path, recipe, whole, number):
     out = tmp_path / "run"
     process = started("train", "--recipe", recipe, "--out", out)

@@ -162,7 +162,8 @@ def checkpointed(folder, process):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("shard", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", [False, True])
 def test_a_lost_process_ends_the_run_and_it_goes_on_to_the_same_end(shard, data, tmp_path):
     changes = {"epochs": 20, "checkpoint_minutes": 1e-6, "shard": shard}
     whole = together(tmp_path / "whole", data, **changes)

@@ -64,7 +64,7 @@ def test_killed_and_resumed_with_other_workers_equals_never_interrupted(tmp_path
     assert [row.split(",")[:7] for row in columns[0]] == [row.split(",")[:7] for row in columns[1]]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_to_all_processes_saves_and_leaves_cleanly(number, tmp_path):
     """As a terminal sends Ctrl-C: to the workers that decode, too."""
     data = make_folder(tmp_path / "data", per_class=20)
