@@ -10,19 +10,19 @@ from . import common
 from .common import read_rows, refuse_options
 
 INTRO = """
-How faithful the maps of `supertokenvit explain` are, on CIFAR-10's test images with the weights that come with the package.
-Each figure is a mean over images with its 95 % interval (bootstrap over the images).
+How faithful the maps of `supertokenvit explain` are, on CIFAR-10's test images with the weights that come with the
+package. Each figure is a mean over images with its 95 % interval (bootstrap over the images).
 
 - *Grid game*: four test images of different classes, each of which the model answers rightly alone, side by side in one
-  image of twice the size. Each of the four classes is explained. The figure is the share of the positive evidence that
-  lies in the right quarter; chance is 25 %.
-- *SRG*: patches are taken away, once the least important first and once the most important first. The figure is the area
-  between the two curves of the probability of the answered class: higher is better. What is taken away becomes the mean
-  colour; with *fill* it becomes what its neighbours hold, by diffusion.
+  image of twice the size. Each of the four classes is explained. The figure is the share of the positive evidence
+  that lies in the right quarter; chance is 25 %.
+- *SRG*: patches are taken away, once the least important first and once the most important first. The figure is the
+  area between the two curves of the probability of the answered class: higher is better. What is taken away becomes
+  the mean colour; with *fill* it becomes what its neighbours hold, by diffusion.
 - *Cost* is in forward passes of the same images.
 
-`random` are random values, and `centre` is the same hill in the middle of every image: a method is worth something where it
-is above both.
+`random` are random values, and `centre` is the same hill in the middle of every image: a method is worth something
+where it is above both.
 """
 MEASURES = {"grid game": 100.0, "SRG": 1.0, "SRG fill": 1.0}
 
