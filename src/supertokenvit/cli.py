@@ -17,7 +17,7 @@ SIDE = "Side of the images that the model sees, in pixels; that of its training"
 METHOD: dict[str, Any] = dict(
     choices=["composed", "gradient", "attention", "integrated", "occlusion"],
     default="composed",
-    help="How; composed measured best",
+    help="How; docs/explanations.md compares them",
 )
 RIVALS = "timm names, run folders, .onnx or .xml files; NAME:KEY=VALUE,... for one with settings of its own: "
 RIVALS += "engine, dtype, channels_last, fused, reparam, by_convolution, or an argument of the model"

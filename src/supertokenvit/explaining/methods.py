@@ -226,4 +226,4 @@ METHODS: dict[str, Method] = {
     "integrated": integrated_gradients,
     "occlusion": occlusion,
 }
-"""The methods by name; the first one is the default, which measured best (docs/explanations.md)."""
+"""The methods by name; the first one is the default: docs/explanations.md says what each is worth."""
