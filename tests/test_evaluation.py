@@ -3,7 +3,10 @@
 import csv
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -239,3 +242,16 @@ def test_answers_that_are_no_numbers_are_no_accuracy(trained, tmp_path, capsys):
     assert "answers are no numbers, such as that for" in capsys.readouterr().err
     answer = load(broken, device="cpu")(Path(model.card.data) / "cat" / "000.png")[0]
     assert answer.error == "the network's answer is no number" and not answer.labels
+
+
+def test_figures_are_written_though_nobody_reads_what_is_printed(trained, tmp_path):
+    """`supertokenvit evaluate ... | head -1` lost them."""
+    words = ["evaluate", "--model", str(trained), "--out", str(tmp_path)]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "supertokenvit.cli", *words], stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert done.returncode in (1, 141) and done.stderr == ""  # rich ends with 1
+    assert {"evaluation-val.json", "evaluation-val.csv", "confusion-val.png"} <= {p.name for p in tmp_path.iterdir()}

@@ -2,6 +2,7 @@
 
 import difflib
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from .errors import UserError
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
-FAILED, USAGE_ERROR, INTERRUPTED = 1, 2, 130
+FAILED, USAGE_ERROR, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141  # the last two as shells count signals
 NEEDS_LESS = {
     "train": "a smaller --batch_size needs less, parts of one by --accumulate too, and --grad_checkpointing true",
     "evaluate": "a smaller --batch_size needs less",
@@ -129,6 +130,9 @@ def run(verb: Callable[[Sequence[str]], None], words: Sequence[str], debug: bool
     """
     try:
         verb([same_option(word) for word in words[1:]])
+    except BrokenPipeError:  # whoever read the output has ended, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not written at exit either
+        sys.exit(BROKEN_PIPE)
     except (UserError, OSError) as error:
         if debug:
             raise

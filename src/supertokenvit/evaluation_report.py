@@ -59,23 +59,22 @@ def evaluate_and_write(
     answers = answer(predictor, source, **options)
     result = answers.figures(predictor.task, predictor.classes)
     spec = data or str(predictor.card.data)
-    print_evaluation(result, f"{spec} ({split})", predictor.task.score_name, console)
     about = {"model": run, "weights": digest_of(run), "data": spec, "split": split}
     about |= {"img_size": predictor.preprocess.side[0], "tta": predictor.card.tta}
     about |= {"precision": loading.get("precision", "fp32")}
     folder = RunFolder(out or home_of(run))
     folder.path.mkdir(parents=True, exist_ok=True)
     name = free_name(folder, split, about)
+    # written before anything is printed: whoever reads the output may end early (`| head`)
     write_json(folder.evaluation_of(name), about | result.as_dict())
     rows = list(rows_of(answers, predictor))
     write_rows(folder.answers_of(name), rows)
     if result.confusion:
         draw_confusion(folder.confusion_of(name), result)
     drawn = draw_worst(folder.worst_of(name), rows, source)
-    say(
-        console,
-        f"written: {folder.evaluation_of(name)}, and beside it {folder.answers_of(name).name} with every answer",
-    )
+    print_evaluation(result, f"{spec} ({split})", predictor.task.score_name, console)
+    say(console, f"written: {folder.evaluation_of(name)}")
+    say(console, f"every answer: {folder.answers_of(name)}")
     if drawn:
         say(console, f"the most confidently wrong images: {folder.worst_of(name)}")
     return result
