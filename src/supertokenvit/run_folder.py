@@ -183,11 +183,14 @@ def _old(path: Path) -> Path:
 
 
 def is_output(names: Set[str]) -> bool:
-    """Says whether a folder with files of these names was written by a training or an evaluation.
+    """Says whether a folder with files of these names was written by a verb of the command, so that its pictures are no
+    data.
 
     Args:
         names: What is in the folder.
     """
+    if "explanations.png" in names or {"rows.csv", "throughput.png"} <= names:  # of explain and of benchmark
+        return True
     run = "recipe.yaml" in names and not names.isdisjoint({"log.txt", "environment.json", "checkpoints"})
     return run or any(name.startswith("evaluation") and name.endswith((".json", ".csv")) for name in names)
 

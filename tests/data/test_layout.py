@@ -127,6 +127,8 @@ def test_a_val_folder_whose_images_cannot_be_read_is_not_replaced(tmp_path):
         ["recipe.yaml", "log.txt", "samples.png", "curves.png", "model/config.json"],
         ["recipe.yaml", "checkpoints/last.pt", "curves.png"],
         ["evaluation-test.json", "confusion-test.png", "worst-test.png"],
+        ["explanations.png", "0-cat.png", "0-cat.npy"],
+        ["rows.csv", "throughput.png", "sizes.png"],
     ],
 )
 def test_output_inside_the_data_is_no_data(tmp_path, output):
