@@ -38,14 +38,15 @@ def open_path(spec: str) -> Stored:
             stored = _open_files(spec, files, folders, lambda kept: FolderReader(path, [files[i] for i in kept]))
         stored.left_out = listing.left_out + stored.left_out
         return stored
-    members = zip_members(path) if is_zip(path) else tar_members(path, is_image_name)
+    is_packed_by_zip = is_zip(path)
+    members = zip_members(path) if is_packed_by_zip else tar_members(path, is_image_name)
     names, outputs = _without_outputs(list(members.files))
-    make: Callable[[Sequence[int]], Any] = lambda kept: TarReader(  # noqa: E731
-        [members.files[names[i]]._replace(name=names[i]) for i in kept]
-    )
-    if is_zip(path):
-        make = lambda kept: ZipReader(path, [(names[i], members.files[names[i]]) for i in kept])  # noqa: E731
-    stored = _open_files(spec, names, members.folders, make)
+
+    def reader(kept: Sequence[int]) -> Any:
+        pairs = [(names[i], members.files[names[i]]) for i in kept]
+        return ZipReader(path, pairs) if is_packed_by_zip else TarReader([m._replace(name=n) for n, m in pairs])
+
+    stored = _open_files(spec, names, members.folders, reader)
     stored.left_out = members.left_out + outputs + stored.left_out
     return stored
 
