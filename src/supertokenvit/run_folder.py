@@ -96,12 +96,12 @@ class RunFolder(os.PathLike):
         ours = not there or LOG_BEGINS.match(text) is not None
         return ours and there <= beginnings | {self.validation, self.not_finite}
 
-    def clear(self) -> None:
-        """Removes what is in it, but for the lock."""
-        for path in self.path.iterdir():
+    def clear(self, *kept: Path) -> None:
+        """Removes what is in it, but for the lock and what is named."""
+        for path in set(self.path.iterdir()) - {self.lock, *kept}:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
-            elif path != self.lock:
+            else:
                 path.unlink()
 
     def remove_temporary(self) -> None:

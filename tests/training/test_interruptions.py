@@ -209,6 +209,22 @@ def test_a_folder_in_which_a_run_only_began_can_be_taken_over(tmp_path, recipe, 
     same(out, whole)
 
 
+def test_a_run_that_cannot_begin_again_keeps_its_recipe(tmp_path, recipe, data, whole, monkeypatch):
+    out = tmp_path / "run"
+    out.mkdir()
+    shutil.copy(recipe, out / "recipe.yaml")
+
+    def fails(*args, **kwargs):
+        raise RecipeError("no such device today")
+
+    with monkeypatch.context() as today:
+        today.setattr("supertokenvit.training.run.begin", fails)
+        with pytest.raises(RecipeError, match="today"):
+            resume(out)
+    resume(out)
+    same(out, whole)
+
+
 @pytest.mark.parametrize("there", ["photo.png", "log.txt", "checkpoints/mine.pt", ".gitignore", "model/x"])
 def test_a_folder_with_things_of_others_is_left_alone(tmp_path, recipe, capsys, there):
     path = tmp_path / "run" / there

@@ -90,13 +90,16 @@ def begin_in(
     console: Console,
     callbacks: Sequence[Callback],
     interruption: Interruption,
+    *,
+    again: bool = False,
 ) -> RunFolder:
     """Trains into a folder that is this run's own.
 
-    Of a run that fails before its first step nothing is left; one that a signal ends can be begun again by `resume`.
+    Of a new run that fails before its first step nothing is left. One that a signal ends can be begun again by
+    `resume`, and then its recipe stays there whatever happens.
     """
     if processes.is_main:
-        folder.must_be_free()
+        folder.clear(folder.recipe) if again else folder.must_be_free()
     try:
         if processes.is_main:
             write_text(folder.recipe, yaml.safe_dump(asdict(recipe), sort_keys=False))
@@ -111,7 +114,7 @@ def begin_in(
             if not splits.val_is_own:
                 folder.keep_for_validation([run.val.key(i) for i in range(len(run.val))])
     except Exception:
-        if processes.is_main:
+        if processes.is_main and not again:
             folder.remove()  # nothing else was in it
         raise
     interruption.advice = f"go on with --resume {folder}"  # from the last checkpoint, or else from the beginning
@@ -155,7 +158,7 @@ def resume(
                 log(console, folder, "no checkpoint was written yet: the run begins again")
                 inherited = None if recipe.init is None else trained_before(recipe.init)
                 splits = open_together(recipe, processes, inherited)
-                return begin_in(folder, recipe, splits, processes, console, callbacks, interruption)
+                return begin_in(folder, recipe, splits, processes, console, callbacks, interruption, again=True)
             if processes.is_main:
                 folder.remove_temporary()
             state = read_checkpoint(folder.checkpoint)
