@@ -99,7 +99,7 @@ def test_what_cannot_be_unpacked_is_one_line(tmp_path, head, said, spec):
 
 
 def limited(monkeypatch, size):
-    for module in (decode, readers):
+    for module in (archives, decode, readers):
         monkeypatch.setattr(module, "MAX_BYTES", size)
 
 
@@ -119,6 +119,8 @@ def test_a_small_archive_with_a_huge_member_takes_no_memory(tmp_path, monkeypatc
         assert train.image(0).size == train.image(2).size == (4, 4)
         with pytest.raises(BadImage, match="over the limit of 0.001 MB for a file"):
             train.image(1)
+        if kind == "a.tgz":  # nor was it unpacked when the archive was listed
+            assert train.reader.members[1].content is None and train.reader.members[0].content == PIXELS
 
 
 def test_a_compressed_tar_that_does_not_fit_into_memory_is_one_line(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..machine import free_memory
+from .decode import MAX_BYTES
 from .listing import counted, pieces
 from .readers import UNPACKING_ERRORS, TarMember
 from .sources import DataError
@@ -96,7 +97,7 @@ def tar_members(path: Path, wanted: Callable[[str], bool]) -> Members:
                     links[name] = info.linkname
                 elif info.isfile():
                     found.files[name] = TarMember(str(path), name, info.offset_data, info.size)
-                    if compressed and wanted(name):
+                    if compressed and wanted(name) and info.size <= MAX_BYTES:  # a larger one is refused when read
                         kept += info.size
                         if kept > memory:
                             raise DataError(
@@ -161,7 +162,7 @@ def _read_targets(
 ) -> None:
     """Reads what is wanted under the name of a link, and was not wanted under its own."""
     for name, member in found.files.items():
-        if member.content is None and name != member.name and wanted(name):
+        if member.content is None and name != member.name and wanted(name) and member.size <= MAX_BYTES:
             content = archive.extractfile(archive.getmember(member.name)).read()  # type: ignore[union-attr]
             found.files[name] = member._replace(content=content)
 

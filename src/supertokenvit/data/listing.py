@@ -149,9 +149,8 @@ def counted(what: str, names: Sequence[str]) -> str:
     first = printable(names[0])
     if len(names) == 1:
         return f"1 {what}: {first}"
-    words = what.split(" ", 1)
-    plural = " ".join([{"output": "outputs"}.get(words[0], f"{words[0]}s"), *words[1:]])
-    return f"{len(names):,} {plural}, such as {first}"
+    noun, space, rest = what.partition(" ")
+    return f"{len(names):,} {noun}s{space}{rest}, such as {first}"
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
