@@ -8,6 +8,7 @@ import timm
 import torch
 from PIL import Image
 
+from supertokenvit import cli
 from supertokenvit.cli import main
 from supertokenvit.explaining.explanation import Explanation, ExplanationError, explain, hats, in_photograph
 from supertokenvit.explaining.methods import METHODS
@@ -149,3 +150,7 @@ def test_an_image_that_cannot_be_read_is_named_and_the_others_are_explained(run,
     errors = capsys.readouterr().err
     assert "b.png: not an image" in errors and "1 image could not be read" in errors
     assert (tmp_path / "out" / "explanations.png").exists()
+
+
+def test_the_command_offers_every_method():
+    assert cli.METHOD["choices"] == list(METHODS) and cli.METHOD["default"] == "composed"

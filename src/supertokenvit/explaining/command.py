@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..console import say, user_console
-from ..data.decode import BadImage
+from ..data.decode import BadImage, printable
 from ..data.listing import find_images
 from ..prediction import load, read_picture
 from .drawing import draw_grid, overlay
@@ -58,13 +58,14 @@ def explain_and_write(
     bad = 0
     for file in files:
         try:
-            found = explain(predictor, file, target, method=method, topk=topk)
             image = read_picture(file)
         except (BadImage, OSError) as error:
             bad += 1
             print(f"supertokenvit: {error}", file=sys.stderr)
             continue
+        found = explain(predictor, image, target, method=method, topk=topk)
         for explanation in found:
+            explanation.file = printable(file)
             path = folder / free_name(f"{file.stem}-{explanation.label}", used)
             overlay(image, explanation, windows=windows).save(path.with_name(f"{path.name}.png"))
             np.save(path.with_name(f"{path.name}.npy"), explanation.map)
