@@ -35,7 +35,7 @@ def call_of(recipe: Recipe, mode: str) -> Callable[[], Any]:
     torch.manual_seed(0)
     model = build(recipe, CLASSES)
     to_train(model, recipe, CPU)
-    images = random_images(recipe, CPU)
+    images = random_images(recipe, CPU, max(recipe.training_sizes))
     if mode == "train":
         step, targets = recipe_step(model.train(), recipe, CPU), torch.randint(0, CLASSES, (len(images),))
         return lambda: step(images, targets, lr=recipe.lr or 0.0)

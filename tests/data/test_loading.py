@@ -12,6 +12,7 @@ from supertokenvit.data.augmentation import GROUP, BatchAugmentation, Crop, samp
 from supertokenvit.data.decode import BadImage
 from supertokenvit.data.loading import (
     Keep,
+    Key,
     StepBatches,
     TrainImages,
     _stacked,
@@ -27,28 +28,28 @@ from tests.training.conftest import make_folder
 @pytest.mark.parametrize("kind", ["shift", "none"])
 def test_crops_of_a_batch_equal_crops_one_by_one(kind):
     images = torch.randint(0, 256, (9, 3, 16, 16), dtype=torch.uint8)
-    crop, flips = Crop(kind, 16, 1.0), [i % 3 == 0 for i in range(9)]
-    batch = crop.batch(images, [sample_generator(0, 3, i) for i in range(9)], flips)
-    alone = [crop.one(image, sample_generator(0, 3, i), flips[i]) for i, image in enumerate(images)]
+    crop, flips = Crop(kind, 1.0), [i % 3 == 0 for i in range(9)]
+    batch = crop.batch(images, 16, [sample_generator(0, 3, i) for i in range(9)], flips)
+    alone = [crop.one(image, 16, sample_generator(0, 3, i), flips[i]) for i, image in enumerate(images)]
     assert torch.equal(batch, torch.stack(alone))
 
 
 def test_a_shift_moves_by_up_to_an_eighth_in_every_direction():
     image = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16).expand(3, -1, -1)
-    crop = Crop("shift", 16, 1.0)
+    crop = Crop("shift", 1.0)
     for flip in (False, True):
-        seen = {tuple(crop.one(image, sample_generator(1, 0, i), flip)[0, 8, [7, 8]].tolist()) for i in range(400)}
+        seen = {tuple(crop.one(image, 16, sample_generator(1, 0, i), flip)[0, 8, [7, 8]].tolist()) for i in range(400)}
         assert len(seen) == 5 * 5 and all((left > right) == flip for left, right in seen)
 
 
 @pytest.mark.parametrize("hflip", [0.0, 0.3, "alternating"])
 def test_images_are_mirrored_as_often_as_asked(tmp_path, hflip):
     source = open_splits(str(make_folder(tmp_path / "data", per_class=40))).train
-    images = TrainImages(source, Keep(16), Crop("none", 16, 1.0), hflip=hflip, seed=0, memory=True)
+    images = TrainImages(source, Keep(16), Crop("none", 1.0), hflip=hflip, seed=0, memory=True)
     plain = images.images
     seen = []
     for epoch in range(12):
-        got, _, indices, _ = images.__getitems__([(epoch, i) for i in range(len(images))])
+        got, _, indices, _ = images.__getitems__([Key(epoch, i, 16) for i in range(len(images))])
         assert all(
             torch.equal(x, plain[i]) or torch.equal(x, plain[i].flip(2)) for x, i in zip(got, indices, strict=True)
         )
@@ -64,7 +65,7 @@ def test_images_are_mirrored_as_often_as_asked(tmp_path, hflip):
 @settings(max_examples=50)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 1000))
 def test_resized_crops_stay_inside_the_image(height, width, seed):
-    top, left, h, w = Crop("resized", 8, 0.3).box(height, width, np.random.default_rng(seed))
+    top, left, h, w = Crop("resized", 0.3).box(height, width, np.random.default_rng(seed))
     assert 0 <= top and 0 <= left and h >= 1 and w >= 1 and top + h <= height and left + w <= width
 
 
@@ -73,15 +74,15 @@ def keys(batches):
 
 
 def test_every_image_once_per_epoch_and_resuming_changes_nothing():
-    whole = list(islice(StepBatches(6, 2, seed=1, first=0), 7))
-    assert sorted(i for _, i in keys(whole[:3])) == sorted(i for _, i in keys(whole[3:6])) == list(range(6))
-    assert keys(whole[:3]) != [(0, i) for _, i in keys(whole[3:6])]
-    assert list(islice(StepBatches(6, 2, seed=1, first=4), 3)) == whole[4:]
+    whole = list(islice(StepBatches(6, 2, sizes=[16], seed=1, first=0), 7))
+    assert sorted(i for _, i, _ in keys(whole[:3])) == sorted(i for _, i, _ in keys(whole[3:6])) == list(range(6))
+    assert keys(whole[:3]) != [(0, i, 16) for _, i, _ in keys(whole[3:6])]
+    assert list(islice(StepBatches(6, 2, sizes=[16], seed=1, first=4), 3)) == whole[4:]
 
 
 def test_drawing_by_weight_evens_out_the_classes():
     weights = np.array([1 / 90] * 90 + [1 / 10] * 10)
-    drawn = [i for _, i in keys(islice(StepBatches(100, 50, seed=0, first=0, weights=weights), 40))]
+    drawn = [i for _, i, _ in keys(islice(StepBatches(100, 50, sizes=[16], seed=0, first=0, weights=weights), 40))]
     assert 0.45 < np.mean(np.array(drawn) >= 90) < 0.55
 
 
@@ -91,11 +92,11 @@ def test_memory_disk_and_workers_give_the_same_batches(tmp_path, kind):
     for image in sorted(folder.rglob("*.png"))[::5]:
         image.write_bytes(image.read_bytes()[:100])  # damaged ones are left out of their batches either way
     source = open_splits(str(folder)).train
-    crop = Crop(kind, 16, 0.3)
+    crop = Crop(kind, 0.3)
     results = []
     for memory, workers in ((True, 0), (False, 0), (False, 2)):
         images = TrainImages(source, Keep(16), crop, hflip=0.5, seed=4, memory=memory)
-        loader = train_loader(images, StepBatches(len(images), 5, seed=4, first=0), workers)
+        loader = train_loader(images, StepBatches(len(images), 5, sizes=[16], seed=4, first=0), workers)
         results.append([(x, y.tolist(), i) for x, y, i, _ in islice(loader, 6)])
         assert any(len(i) < 5 for _, _, i in results[-1])
     for other in results[1:]:
@@ -132,8 +133,10 @@ def test_a_batch_is_augmented_alike_whole_and_in_parts():
 
 
 def test_parts_of_batches_are_the_batches():
-    whole = list(islice(StepBatches(100, 12, seed=1, first=3), 20))
-    parts = [islice(StepBatches(100, 12, seed=1, first=3, share=slice(i, i + 4)), 20) for i in (0, 4, 8)]
+    whole = list(islice(StepBatches(100, 12, sizes=[16, 24, 32], seed=1, first=3), 20))
+    parts = [
+        islice(StepBatches(100, 12, sizes=[16, 24, 32], seed=1, first=3, share=slice(i, i + 4)), 20) for i in (0, 4, 8)
+    ]
     assert [sum(batch, []) for batch in zip(*parts, strict=True)] == whole
 
 
@@ -146,9 +149,13 @@ def test_normalisation_is_the_plain_formula():
 
 def test_an_image_drawn_twice_in_an_epoch_is_cropped_anew():
     weights = np.array([1 / 90] * 90 + [1 / 10] * 10)
-    batches = [list(islice(StepBatches(100, 50, seed=0, first=first, weights=weights), 4)) for first in (0, 1)]
+    batches = [
+        list(islice(StepBatches(100, 50, sizes=[16], seed=0, first=first, weights=weights), 4)) for first in (0, 1)
+    ]
     assert len(set(keys(batches[0]))) == 200 and batches[0][1:] == batches[1][:3]
-    parts = [StepBatches(100, 50, seed=0, first=0, weights=weights, share=slice(i, i + 25)) for i in (0, 25)]
+    parts = [
+        StepBatches(100, 50, sizes=[16], seed=0, first=0, weights=weights, share=slice(i, i + 25)) for i in (0, 25)
+    ]
     assert [sum(batch, []) for batch in zip(*(islice(part, 4) for part in parts), strict=True)] == batches[0]
 
 

@@ -25,7 +25,7 @@ def test_a_plan_made_anew_leaves_room_for_every_evaluation(minutes, step, each, 
     done = step // every
     at = Standing(step=step, seconds=step * each + done * look, evaluating=done * look, evaluations=done)
     pace = Pace(evaluation=look)
-    pace.note(each)
+    pace.note(each, 32)
     steps = steps_until(minutes, at, every, pace)
 
     def seconds(steps):  # one step after the other

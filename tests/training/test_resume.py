@@ -35,7 +35,9 @@ def test_killed_and_resumed_with_other_workers_equals_never_interrupted(tmp_path
     # checkpoint_minutes below a step's time: a checkpoint after each step, so that a kill may fall inside a write
     recipe.write_text(
         yaml.safe_dump(
-            TINY | {"data": str(data), "epochs": 8, "checkpoint_minutes": 1e-6, "cache": cache, "workers": 0}
+            TINY
+            | {"data": str(data), "epochs": 8, "checkpoint_minutes": 1e-6, "cache": cache, "workers": 0}
+            | {"sizes": [12, 16, 24]}
         )
     )
     run("train", "--recipe", recipe, "--out", tmp_path / "whole")

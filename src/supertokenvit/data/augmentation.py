@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from timm.data.random_erasing import RandomErasing
+from timm.data.transforms import str_to_interp_mode
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as V
@@ -35,42 +36,40 @@ class Crop:
     """Random crop of an image, or of its mirror image, to `size` x `size` pixels.
 
     Args:
-        kind: "shift", "resized" or "none".
-        size: Side of the result.
+        kind: "resized"; or "shift" or "none" of a square image, which is resized to `size` before.
         scale: Smallest share of the area of a "resized" crop.
+        interpolation: How a square image is resized: a name that timm's preprocessing knows.
     """
 
     kind: str
-    size: int
     scale: float
+    interpolation: str = "bicubic"
 
-    @property
-    def pad(self) -> int:
-        """Pixels by which a "shift" may move the image."""
-        return self.size // 8 if self.kind == "shift" else 0
+    def pad(self, size: int) -> int:
+        """Returns the pixels by which a "shift" may move the image."""
+        return size // 8 if self.kind == "shift" else 0
 
-    def one(self, image: Tensor, rng: np.random.Generator, flip: bool) -> Tensor:
-        """uint8 [3, any, any] ([3, size, size] unless "resized") -> uint8 [3, size, size]"""
+    def one(self, image: Tensor, size: int, rng: np.random.Generator, flip: bool) -> Tensor:
+        """uint8 [3, any, any] (a square unless "resized") -> uint8 [3, size, size]"""
         if self.kind == "resized":
             top, left, height, width = self.box(image.shape[1], image.shape[2], rng)
-            image = V.resized_crop(image, top, left, height, width, [self.size, self.size], antialias=True)
-        elif self.pad:
-            top, left = rng.integers(0, 2 * self.pad + 1, 2)
-            image = F.pad(image[None], [self.pad] * 4, mode="reflect")[0]
-            image = image[:, top : top + self.size, left : left + self.size]
-        return image.flip(2) if flip else image
+            image = V.resized_crop(image, top, left, height, width, [size, size], antialias=True)
+            return image.flip(2) if flip else image
+        return self.batch(image[None], size, [rng], [flip])[0]
 
-    def batch(self, images: Tensor, rngs: Sequence[np.random.Generator], flips: Sequence[bool]) -> Tensor:
-        """uint8 [N, 3, size, size] -> the same shape, equal to `one` on each, in one go unless "resized"."""
+    def batch(self, images: Tensor, size: int, rngs: Sequence[np.random.Generator], flips: Sequence[bool]) -> Tensor:
+        """uint8 [N, 3, any, any] -> uint8 [N, 3, size, size], equal to `one` on each, in one go unless "resized"."""
         if self.kind == "resized":
-            return torch.stack([self.one(*each) for each in zip(images, rngs, flips, strict=True)])
-        offset = torch.as_tensor(
-            np.array([rng.integers(0, 2 * self.pad + 1, 2) if self.pad else (0, 0) for rng in rngs])
-        )
-        span = torch.arange(self.size)
+            each = zip(images, rngs, flips, strict=True)
+            return torch.stack([self.one(image, size, rng, flip) for image, rng, flip in each])
+        if images.shape[2:] != (size, size):
+            images = V.resize(images, [size, size], str_to_interp_mode(self.interpolation), antialias=True)
+        pad = self.pad(size)
+        offset = torch.as_tensor(np.array([rng.integers(0, 2 * pad + 1, 2) if pad else (0, 0) for rng in rngs]))
+        span = torch.arange(size)
         rows, columns = offset[:, :1] + span, offset[:, 1:] + span
         columns = torch.where(torch.as_tensor(flips)[:, None], columns.flip(1), columns)
-        images = F.pad(images, [self.pad] * 4, mode="reflect") if self.pad else images
+        images = F.pad(images, [pad] * 4, mode="reflect") if pad else images
         n = torch.arange(len(images))[:, None, None, None]
         return images[n, torch.arange(3)[None, :, None, None], rows[:, None, :, None], columns[:, None, None, :]]
 

@@ -4,7 +4,7 @@ import itertools
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +20,22 @@ from .decode import BadImage, in_threads
 from .sources import Source
 
 LONGEST_TEMPORARY = 70  # letters of the path of the folder for temporary files: a socket in it may have 107
-Key = tuple[int, int]  # (epoch, or with weights a number that no other draw has; index of the sample)
+SIZES_STREAM = 2  # keeps the sizes' random numbers apart from those of the epochs' orders
 Batch = tuple[Tensor, Tensor, list[int], list[str]]  # images, targets, indices, names of what could not be decoded
+
+
+class Key(NamedTuple):
+    """Names a cropped image: what is random in it is a function of the seed and of these.
+
+    Args:
+        epoch: Or, with weights, a number that no other draw has.
+        sample: Number of the image in its source.
+        size: Side of the batch's images in pixels.
+    """
+
+    epoch: int
+    sample: int
+    size: int
 
 
 class Keep:
@@ -41,6 +55,27 @@ class Keep:
         return V.pil_to_tensor(image)
 
 
+class KeepSquare:
+    """The square of a PIL image that evaluation shows, for crops of several sizes: shrunk to `side` pixels, if more.
+
+    Args:
+        config: As in Preprocess.
+        side: In pixels.
+    """
+
+    def __init__(self, config: dict[str, Any], side: int) -> None:
+        self.config, self.side = config, side
+        self.of_side: dict[int, Preprocess] = {}
+
+    def __call__(self, image) -> Tensor:
+        """PIL RGB -> uint8 [3, S, S]"""
+        longer = max(image.size) if self.config["crop_mode"] != "center" else min(image.size)
+        side = max(1, min(int(longer * self.config["crop_pct"]), self.side))
+        if side not in self.of_side:
+            self.of_side[side] = Preprocess(self.config | {"input_size": (3, side, side)})
+        return self.of_side[side](image)
+
+
 class TrainImages(Dataset):
     """Cropped training images by (epoch, index): a pure function of seed, epoch and index.
 
@@ -57,7 +92,7 @@ class TrainImages(Dataset):
     def __init__(
         self,
         source: Source,
-        prepare: Preprocess | Keep,
+        prepare: Preprocess | KeepSquare | Keep,
         crop: Crop,
         *,
         hflip: float | Literal["alternating"],
@@ -91,30 +126,28 @@ class TrainImages(Dataset):
         return images
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
-        rngs = [sample_generator(self.seed, epoch, i) for epoch, i in keys]
-        indices = [i for _, i in keys]
+        rngs = [sample_generator(self.seed, epoch, i) for epoch, i, _ in keys]
+        indices, size = [key.sample for key in keys], keys[0].size
         flips = [self.mirrors(key, rng) for key, rng in zip(keys, rngs, strict=True)]
         if isinstance(self.images, Tensor):
-            return self.crop.batch(self.images[indices], rngs, flips), self.targets[indices], indices, []
+            return self.crop.batch(self.images[indices], size, rngs, flips), self.targets[indices], indices, []
         images, kept, damaged = [], [], []
         for i, rng, flip in zip(indices, rngs, flips, strict=True):
             try:
                 image = self.images[i] if self.images is not None else None
                 if image is None:
                     image = self.prepare(self.source.image(i))
-                images.append(self.crop.one(image, rng, flip))
+                images.append(self.crop.one(image, size, rng, flip))
                 kept.append(i)
             except BadImage as error:
                 damaged.append(str(error))
-        side = self.crop.size
-        stacked = torch.stack(images) if images else torch.empty(0, 3, side, side, dtype=torch.uint8)
+        stacked = torch.stack(images) if images else torch.empty(0, 3, size, size, dtype=torch.uint8)
         return stacked, self.targets[kept], kept, damaged
 
     def mirrors(self, key: Key, rng: np.random.Generator) -> bool:
         """Whether an image is mirrored in an epoch."""
-        epoch, index = key
         if self.hflip == "alternating":
-            return bool((epoch + self.half[index]) % 2)
+            return bool((key.epoch + self.half[key.sample]) % 2)
         return rng.random() < self.hflip
 
     def __len__(self) -> int:
@@ -127,12 +160,25 @@ def epoch_order(count: int, weights: "np.ndarray | None", seed: int, epoch: int)
     return rng.permutation(count) if weights is None else rng.choice(count, count, p=weights / weights.sum())
 
 
+def size_of_step(sizes: Sequence[int], seed: int, step: int) -> int:
+    """The side of the images of a step: in every len(sizes) steps each size has its turn, in a random order.
+
+    The first round goes from the largest to the smallest, so that a size that needs too much memory is found at once.
+    """
+    turn, place = divmod(step, len(sizes))
+    if turn == 0:
+        return sorted(sizes, reverse=True)[place]
+    stream = np.random.SeedSequence([seed, turn], spawn_key=(SIZES_STREAM,))
+    return int(np.random.default_rng(stream).permutation(np.sort(sizes))[place])
+
+
 class StepBatches:
-    """The endless batches of a run from a step on: lists of (epoch, index), without an incomplete last one of an epoch.
+    """The endless batches of a run from a step on: lists of keys, without an incomplete last one of an epoch.
 
     Args:
         count: Samples there are.
         batch_size: Samples per step.
+        sizes: Sides of the images in pixels, one of them for each step (size_of_step).
         seed: Of the order.
         first: Step to begin with.
         weights: Of the samples, for drawing with replacement.
@@ -144,13 +190,14 @@ class StepBatches:
         count: int,
         batch_size: int,
         *,
+        sizes: Sequence[int],
         seed: int,
         first: int,
         weights: "np.ndarray | None" = None,
         share: slice = slice(None),
     ) -> None:
         self.count, self.batch_size, self.seed, self.weights = count, batch_size, seed, weights
-        self.first, self.share = first, share
+        self.sizes, self.first, self.share = sizes, first, share
         self.per_epoch = max(1, count // batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
@@ -163,7 +210,8 @@ class StepBatches:
             places = range(start, min(start + self.batch_size, self.count))[self.share]
             # a sample that is drawn several times in an epoch is cropped and mirrored anew each time
             once = self.weights is None
-            yield [(epoch if once else epoch * self.count + place, int(order[place])) for place in places]
+            size = size_of_step(self.sizes, self.seed, step)
+            yield [Key(epoch if once else epoch * self.count + place, int(order[place]), size) for place in places]
 
 
 def train_loader(images: TrainImages, batches: StepBatches, workers: int) -> DataLoader:

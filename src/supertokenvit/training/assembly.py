@@ -14,7 +14,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from ..console import say
 from ..data.augmentation import BatchAugmentation, Crop, seed_step
-from ..data.loading import Keep, TrainImages
+from ..data.loading import Keep, KeepSquare, TrainImages
 from ..data.sources import Source
 from ..data.splits import Splits
 from ..machine import best_precision, free_memory, write_out_attention
@@ -287,10 +287,13 @@ def to_train(model: nn.Module, recipe: Recipe, device: torch.device) -> None:
 def make_images(recipe: Recipe, splits: Splits, data_config: dict[str, Any], processes: Processes) -> TrainImages:
     """Opens the training images: in memory if the recipe says so, or if they fit into a quarter of what is free."""
     assert recipe.img_size is not None and recipe.crop is not None and recipe.hflip is not None
-    crop = Crop(recipe.crop, recipe.img_size, recipe.crop_scale)
-    resized = recipe.crop == "resized"
-    prepare = Keep(round(recipe.img_size * 1.5)) if resized else Preprocess(data_config)
-    side = recipe.img_size * (1.5 if resized else 1)
+    crop = Crop(recipe.crop, recipe.crop_scale, data_config["interpolation"])
+    side = round(max(recipe.training_sizes) * (1.5 if recipe.crop == "resized" else 1))
+    prepare: Keep | KeepSquare | Preprocess = Preprocess(data_config)
+    if recipe.crop == "resized":
+        prepare = Keep(side)
+    elif recipe.sizes:
+        prepare = KeepSquare(data_config, side)
     pixels = side**2 * 1.4 * len(splits.train) * processes.count + recipe.img_size**2 * len(splits.val or ())
     fits = processes.from_main(lambda: 3 * pixels < free_memory() / 4)
     memory = recipe.cache == "memory" or (recipe.cache == "auto" and fits)

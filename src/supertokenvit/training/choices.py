@@ -54,7 +54,9 @@ def fill_in(recipe: Recipe, splits: Splits, device: torch.device, processes: int
     elif recipe.model is not None and not is_variant(recipe.model) and timm.is_model(recipe.model.partition(".")[0]):
         cfg = get_pretrained_cfg(recipe.model)
         foreign, of = None if cfg is None else cfg.input_size[-1], recipe.model
-    if foreign is not None:
+    if recipe.sizes:
+        size, why = max(recipe.training_sizes), "the largest of sizes"
+    elif foreign is not None:
         size, why = foreign, f"that of {of}; the images are about {side} px"
     elif small:
         size = 32 if side <= 32 else -(-side // 16) * 16

@@ -96,7 +96,13 @@ class Trainer:
         save_every = 60 * min(self.recipe.checkpoint_minutes, (self.recipe.minutes or math.inf) / 10)
         weights = run.sample_weights
         batches = StepBatches(
-            len(run.images), run.batch_size, seed=self.recipe.seed, first=at.step, weights=weights, share=self.place
+            len(run.images),
+            run.batch_size,
+            sizes=self.recipe.training_sizes,
+            seed=self.recipe.seed,
+            first=at.step,
+            weights=weights,
+            share=self.place,
         )
         loader = iter(train_loader(run.images, batches, self.workers))
         saved = started = time.monotonic()
@@ -112,7 +118,7 @@ class Trainer:
                 self.step(images, targets, indices, damaged)
                 at.step += 1
                 evaluating = time.monotonic()
-                self.pace.note(evaluating - waiting)
+                self.pace.note(evaluating - waiting, images.shape[-1])
                 at.seconds = before + evaluating - started
                 bar.update(run.steps, at, run.batch_size)
                 due = at.step % eval_every == 0 or at.step == run.steps

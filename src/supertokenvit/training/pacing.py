@@ -4,6 +4,7 @@ import copy
 import statistics
 import time
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -35,10 +36,10 @@ def recipe_step(model: nn.Module, recipe: Recipe, device: torch.device) -> Train
     return step
 
 
-def random_images(recipe: Recipe, device: torch.device) -> Tensor:
-    """Makes a batch of random images [B, 3, H, W], as a step of the recipe sees them."""
-    assert recipe.batch_size is not None and recipe.img_size is not None
-    shape = (recipe.batch_size, 3, recipe.img_size, recipe.img_size)
+def random_images(recipe: Recipe, device: torch.device, size: int) -> Tensor:
+    """Makes a batch of random images [B, 3, size, size], as a step of the recipe sees them."""
+    assert recipe.batch_size is not None
+    shape = (recipe.batch_size, 3, size, size)
     return torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
 
 
@@ -47,17 +48,25 @@ def seconds_per_image(
 ) -> tuple[float, float]:
     """Measures a copy of the model: seconds of a training step and of an evaluation, per image, as medians.
 
+    With several sizes of training images those of a step are their mean.
+
     Args:
         model: What will be trained.
-        recipe: Decides batch size, image size, precision and optimizer.
+        recipe: Decides batch size, image sizes, precision and optimizer.
         device: Where it computes.
         num_classes: K.
         seconds: For how long to measure each of the two, at least.
     """
+    assert recipe.batch_size is not None and recipe.img_size is not None
     twin = copy.deepcopy(model).train()
-    step, images = recipe_step(twin, recipe, device), random_images(recipe, device)
-    targets = torch.randint(0, num_classes, (len(images),), device=device)
-    part = images[: len(images) // recipe.accumulate]
+    step = recipe_step(twin, recipe, device)
+    batches = [random_images(recipe, device, size) for size in recipe.training_sizes]
+    targets = torch.randint(0, num_classes, (recipe.batch_size,), device=device)
+    part = random_images(recipe, device, recipe.img_size)[: recipe.batch_size // recipe.accumulate]
+
+    def training() -> None:
+        for images in batches:
+            step(images, targets, lr=recipe.lr or 0.0)
 
     def evaluation() -> None:
         with torch.inference_mode():
@@ -74,9 +83,9 @@ def seconds_per_image(
             times.append(time.perf_counter() - began)
         return statistics.median(times)
 
-    training = median(lambda: step(images, targets, lr=recipe.lr or 0.0))
+    of_training = median(training) / (len(batches) * recipe.batch_size)
     twin.eval()
-    return training / len(images), median(evaluation) / len(part)
+    return of_training, median(evaluation) / len(part)
 
 
 def steps_in(minutes: float, recipe: Recipe, train: int, val: int, speed: tuple[float, float]) -> int:
@@ -104,19 +113,22 @@ class Pace:
     """
 
     evaluation: float = 0.0
-    steps: list[float] = field(default_factory=list)
-    """Seconds of the steps that this process has made, the last RECENT of them."""
+    steps: list[tuple[int, float]] = field(default_factory=list)
+    """Size of the images and seconds of the steps that this process has made, the last RECENT of them."""
 
-    def note(self, seconds: float) -> None:
-        """Notes the time of a step."""
-        self.steps.append(seconds)
+    def note(self, seconds: float, size: int) -> None:
+        """Notes the time of a step with images of that side in pixels."""
+        self.steps.append((size, seconds))
         del self.steps[:-RECENT]
 
     @property
     def step(self) -> float:
-        """Seconds of a step: their mean, in which no step counts more than several usual ones."""
-        usual = statistics.median(self.steps)
-        return statistics.fmean(min(seconds, DISTURBED * usual) for seconds in self.steps)
+        """Seconds of a step: their mean, in which no step counts more than several usual ones of its size."""
+        times: dict[int, list[float]] = defaultdict(list)
+        for size, seconds in self.steps:
+            times[size].append(seconds)
+        most = {size: DISTURBED * statistics.median(those) for size, those in times.items()}
+        return statistics.fmean(min(seconds, most[size]) for size, seconds in self.steps)
 
 
 def steps_until(minutes: float, at: Standing, eval_every: int, pace: Pace) -> int:

@@ -1,7 +1,8 @@
 """The one place where an option of `supertokenvit train` is declared."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Dict, Literal, Optional, Union
+from typing import Any, Dict, Literal, Optional, Tuple, Union
 
 from ..errors import UsageError
 
@@ -18,7 +19,7 @@ GROUPS: Dict[str, tuple[str, ...]] = {
     "data": ("val_fraction", "data_license", "skip_damaged", "cache", "workers"),
     "preprocessing": ("resize", "crop_pct"),
     "model and start": ("model_args", "freeze", "drop_path", "dropout"),
-    "augmentation": ("crop", "crop_scale", "hflip", "randaugment", "erasing", "mixup", "cutmix"),
+    "augmentation": ("sizes", "crop", "crop_scale", "hflip", "randaugment", "erasing", "mixup", "cutmix"),
     "classes": ("class_weights", "weighted_sampling"),
     "optimisation": (
         "opt", "weight_decay", "layer_decay", "schedule", "warmup", "clip_grad", "smoothing", "ema", "accumulate",
@@ -40,6 +41,21 @@ def changes_of(given: Dict[str, Any], defaults: Dict[str, Any]) -> Dict[str, Any
     changed = {name: value for name, value in given.items() if value != defaults[name]}
     check_changes(changed)
     return changed
+
+
+def read_sizes(sizes: Optional[Union[Sequence[int], str]]) -> Optional[Tuple[int, ...]]:
+    """Reads sides of images in pixels, as 160,192,224 or [160, 192, 224], and puts them in order.
+
+    Raises:
+        RecipeError: They are none.
+    """
+    if sizes is None:
+        return None
+    given = sizes.strip("[]").split(",") if isinstance(sizes, str) else sizes
+    read = [int(size) for size in given if str(size).strip().isdecimal()]
+    if not read or len(read) < len(given) or min(read) < 1:
+        raise RecipeError(f"sizes={sizes}: must be whole numbers of pixels with commas between, as 160,192,224")
+    return tuple(sorted(read))
 
 
 def check_changes(changed: Dict[str, Any]) -> None:
@@ -74,7 +90,10 @@ class Recipe:
     model_args: Dict[str, Any] = field(default_factory=dict)
     """Further arguments of the model, such as {"global_layers": 8}"""
     img_size: Optional[int] = None
-    """Side of the training images in pixels"""
+    """Side of the images in pixels; with sizes, of those that the model is evaluated and used on (the largest)"""
+    sizes: Optional[Union[Tuple[int, ...], str]] = None
+    """Sides of the training images in pixels, as 160,192,224: each batch has one of them, each equally often, so that
+    the model answers well at all of them; img_size alone by default"""
     resize: Literal["center", "squash", "border"] = "center"
     """How images are made square: cut out the centre, squash, or pad the border (timm's crop_mode)"""
     crop_pct: float = 1.0
@@ -173,7 +192,14 @@ class Recipe:
     mlflow: bool = False
     """Also log recipe and figures to MLflow, wherever its own settings point (extra mlflow)"""
 
+    @property
+    def training_sizes(self) -> Tuple[int, ...]:
+        """The sides of the training images in pixels, from the smallest to the largest."""
+        assert not isinstance(self.sizes, str)
+        return self.sizes or (self.img_size or 0,)
+
     def __post_init__(self) -> None:
+        self.sizes = read_sizes(self.sizes)
         if self.epochs is not None and self.minutes is not None:
             raise RecipeError("epochs and minutes are both set: the time budget decides the epochs, so give only one")
         if isinstance(self.class_weights, dict):  # YAML takes a class that is called 1 for a number

@@ -176,11 +176,11 @@ def build(recipe: Recipe, num_classes: int, **weights: Any) -> nn.Module:
 
 
 def try_out(model: nn.Module, recipe: Recipe, part: int, device: torch.device) -> None:
-    """Lets a model look at blank images of the training's size, and leaves it as it was.
+    """Lets a model look at blank images of each size of the training, and leaves it as it was.
 
     Args:
         model: On the device.
-        recipe: Names it and the size.
+        recipe: Names it and the sizes.
         part: Images that it sees at once in a training step.
         device: Where it is.
 
@@ -192,9 +192,10 @@ def try_out(model: nn.Module, recipe: Recipe, part: int, device: torch.device) -
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
         with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-            for images, training in [(2, True), (1, False)] + [(1, True)] * (part == 1):
-                blank = torch.zeros(images, 3, recipe.img_size, recipe.img_size, device=device)
-                functional_call(model.train(training), buffers, (blank,))
+            for size in sorted({recipe.img_size, *recipe.training_sizes}):
+                for images, training in [(2, True), (1, False)] + [(1, True)] * (part == 1):
+                    blank = torch.zeros(images, 3, size, size, device=device)
+                    functional_call(model.train(training), buffers, (blank,))
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "memory" in reason:
@@ -208,7 +209,8 @@ def try_out(model: nn.Module, recipe: Recipe, part: int, device: torch.device) -
         cfg = get_pretrained_cfg(str(recipe.model))
         own = f"; its own is {cfg.input_size[-1]}" if cfg is not None else ""
         raise RecipeError(
-            f"img_size={recipe.img_size}: {recipe.model} cannot take images of this size ({reason}){own}"
+            f"{'img_size' if size == recipe.img_size else 'sizes'}={size}: {recipe.model} cannot take images of this "
+            f"size ({reason}){own}"
         ) from error
     finally:
         model.train(was)
