@@ -69,12 +69,14 @@ class Ablation(SuperTokenTransformer):
                 layer.block.attn.__class__ = Relative
                 layer.block.attn.bias = RelPosBias((window, window), layer.block.attn.heads, prefix_tokens=1)
 
-    def forward_features(self, x: Tensor, collect: dict[str, Tensor] | None = None) -> Tensor:
+    def forward_features(
+        self, x: Tensor, collect: dict[str, Tensor] | None = None, sizes: Tensor | None = None
+    ) -> Tensor:
         """As in the base; what is kept above (see KeptAbove) is added where the global layers begin."""
         for layer in self.local_layers:
             layer.kept = []  # type: ignore[assignment]
         if not any(isinstance(layer, KeptAbove) for layer in self.local_layers):
-            return super().forward_features(x, collect)
+            return super().forward_features(x, collect, sizes)
         x = self.stem(x)
         x, mask, grid = self.windows(x)
         for i, layer in enumerate(self.local_layers):

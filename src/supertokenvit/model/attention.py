@@ -128,14 +128,20 @@ class ClassAttention(nn.Module):
         self.proj = nn.Linear(width, width, **dd)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    def forward(self, token: Tensor, super_tokens: Tensor, collect: Optional[Dict[str, Tensor]] = None) -> Tensor:
+    def forward(
+        self,
+        token: Tensor,
+        super_tokens: Tensor,
+        collect: Optional[Dict[str, Tensor]] = None,
+        mask: Optional[Tensor] = None,
+    ) -> Tensor:
         B, n, C = super_tokens.shape
         q = self.q(token).reshape(B, 1, self.heads, C // self.heads).transpose(1, 2)
         k, v = self.kv(super_tokens).reshape(B, n, 2, self.heads, C // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
         if self.fused_attn and collect is None:
-            x = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop.p if self.training else 0.0)
+            x = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=self.attn_drop.p if self.training else 0.0)
         else:
-            attn = (q * self.scale @ k.transpose(-2, -1)).softmax(dim=-1)
+            attn = maybe_add_mask(q * self.scale @ k.transpose(-2, -1), mask).softmax(dim=-1)
             if collect is not None:
                 collect[self.name + ".attention"] = attn
             attn = self.attn_drop(attn)

@@ -112,21 +112,24 @@ class LocalLayer(nn.Module):
         mask: Optional[Tensor] = None,
         collect: Optional[Dict[str, Tensor]] = None,
         super_only: bool = False,
+        super_mask: Optional[Tensor] = None,
     ) -> Tensor:
         x = self.block(x, mask, collect, super_only)
         if collect is not None:
-            return self.collected(x, grid, collect)
+            return self.collected(x, grid, collect, super_mask)
         if self.mixer is not None:
             super_tokens = x[:, :, 0].clone()  # the gradient needs them as they were before the mixer
-            x = add_to_super_tokens(x, self.mixer(super_tokens, grid))
+            x = add_to_super_tokens(x, self.mixer(super_tokens, grid, None, super_mask))
         return x
 
-    def collected(self, x: Tensor, grid: Tuple[int, int], collect: Dict[str, Tensor]) -> Tensor:
+    def collected(
+        self, x: Tensor, grid: Tuple[int, int], collect: Dict[str, Tensor], super_mask: Optional[Tensor]
+    ) -> Tensor:
         """Mixes as forward does, but goes on with the tensors that it collects, so that gradients reach them."""
         collect[self.name + ".tokens"] = x
         super_tokens = x[:, :, 0]
         if self.mixer is not None:
-            super_tokens = super_tokens + self.mixer(super_tokens, grid, collect)
+            super_tokens = super_tokens + self.mixer(super_tokens, grid, collect, super_mask)
         collect[self.name + ".super_tokens"] = super_tokens
         return torch.cat([super_tokens.unsqueeze(2), x[:, :, 1:]], dim=2)
 
@@ -148,10 +151,16 @@ class GlobalLayer(nn.Module):
         self.block = block
         self.mixer = mixer
 
-    def forward(self, x: Tensor, grid: Tuple[int, int], collect: Optional[Dict[str, Tensor]] = None) -> Tensor:
-        x = self.block(x, None, collect)
+    def forward(
+        self,
+        x: Tensor,
+        grid: Tuple[int, int],
+        collect: Optional[Dict[str, Tensor]] = None,
+        super_mask: Optional[Tensor] = None,
+    ) -> Tensor:
+        x = self.block(x, super_mask, collect)
         if self.mixer is not None:
-            x = x + self.mixer(x, grid, collect)
+            x = x + self.mixer(x, grid, collect, super_mask)
         if collect is not None:
             collect[self.name + ".super_tokens"] = x
         return x
@@ -194,8 +203,14 @@ class ClassLayer(nn.Module):
         self.mlp = Mlp(width, int(width * mlp_ratio), drop=drop, **dd)
         self.ls2 = LayerScale(width, layer_scale, **dd) if layer_scale else nn.Identity()
 
-    def forward(self, token: Tensor, super_tokens: Tensor, collect: Optional[Dict[str, Tensor]] = None) -> Tensor:
-        token = token + self.ls1(self.attn(self.norm1(token), super_tokens, collect))
+    def forward(
+        self,
+        token: Tensor,
+        super_tokens: Tensor,
+        collect: Optional[Dict[str, Tensor]] = None,
+        super_mask: Optional[Tensor] = None,
+    ) -> Tensor:
+        token = token + self.ls1(self.attn(self.norm1(token), super_tokens, collect, super_mask))
         return token + self.ls2(self.mlp(self.norm2(token)))
 
     @torch.jit.ignore

@@ -30,6 +30,17 @@ class LearnedGrid(nn.Module):
             return self.weight
         return resize_grid(self.weight, rows, columns)
 
+    @torch.jit.unused
+    def of_each(self, sizes: Tensor, rows: int, columns: int) -> Tensor:
+        """Returns the vectors of a grid of its own size for each of `sizes` [B, 2], with zeros behind it.
+
+        Returns:
+            [B, C, rows, columns]
+        """
+        shapes = [tuple(size) for size in sizes.tolist()]
+        grids = {(h, w): F.pad(self(h, w), (0, columns - w, 0, rows - h)) for h, w in dict.fromkeys(shapes)}
+        return torch.cat([grids[shape] for shape in shapes])
+
     @torch.jit.ignore
     def resized_from(self, weight: Tensor) -> Tensor:
         """Resizes a checkpoint's grid [1, C, any, any] to the size of this one."""

@@ -28,7 +28,15 @@ class DepthwiseConv(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, padding=1, groups=width, device=device, dtype=dtype)
 
-    def forward(self, x: Tensor, grid: Tuple[int, int], collect: Optional[Dict[str, Tensor]] = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        grid: Tuple[int, int],
+        collect: Optional[Dict[str, Tensor]] = None,
+        mask: Optional[Tensor] = None,
+    ) -> Tensor:
+        if mask is not None:  # what an image is alone, zeros lie behind its border
+            x = x.masked_fill(mask[:, 0, 0, :, None] < 0, 0.0)
         x = x.transpose(1, 2).unflatten(2, (grid[0], grid[1]))
         return self.conv(x).flatten(2).transpose(1, 2)
 
@@ -48,12 +56,20 @@ class SuperAttention(nn.Module):
         super().__init__()
         self.attn = Attention(width, heads, name=name, device=device, dtype=dtype)
 
-    def forward(self, x: Tensor, grid: Tuple[int, int], collect: Optional[Dict[str, Tensor]] = None) -> Tensor:
-        return self.attn(x, None, collect)
+    def forward(
+        self,
+        x: Tensor,
+        grid: Tuple[int, int],
+        collect: Optional[Dict[str, Tensor]] = None,
+        mask: Optional[Tensor] = None,
+    ) -> Tensor:
+        return self.attn(x, mask, collect)
 
 
 class Mixer(nn.Module):
     """What the Super tokens [B, gh*gw, C] of all windows have to add to each: norm, mixing, scale, drop path.
+
+    An additive mask [B, 1, 1, gh*gw] leaves out Super tokens of windows that are no image's own.
 
     Args:
         kind: "conv" or "attention".
@@ -85,8 +101,14 @@ class Mixer(nn.Module):
         self.ls = LayerScale(width, layer_scale, **dd) if layer_scale else nn.Identity()
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, grid: Tuple[int, int], collect: Optional[Dict[str, Tensor]] = None) -> Tensor:
-        return self.drop_path(self.ls(self.mix(self.norm(x), grid, collect)))
+    def forward(
+        self,
+        x: Tensor,
+        grid: Tuple[int, int],
+        collect: Optional[Dict[str, Tensor]] = None,
+        mask: Optional[Tensor] = None,
+    ) -> Tensor:
+        return self.drop_path(self.ls(self.mix(self.norm(x), grid, collect, mask)))
 
     @torch.jit.ignore
     def reparameterize(self) -> None:

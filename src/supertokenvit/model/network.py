@@ -21,7 +21,7 @@ from .learned_grid import LearnedGrid
 from .mixer import Mixer
 from .stem import Stem
 from .timm_contract import TimmContract, check_count, check_pool, check_rate
-from .windows import Windows, patch_grid_size, super_token_map
+from .windows import Windows, at_least_each, beyond, patch_grid_size, super_token_map
 
 ALL_LAYERS = 1 << 30  # as the number of the last layer to run
 
@@ -80,6 +80,7 @@ class SuperTokenTransformer(TimmContract):
         self.in_chans = in_chans
         self.num_classes = num_classes
         self.num_features = self.head_hidden_size = a.width
+        self.stride = a.stride  # for torch.jit.script, which cannot read the architecture
         self.global_pool = global_pool
         self.ends_in_patches = False  # set when pruned to a local layer
         drop_path: List[Any] = calculate_drop_path_rates(drop_path_rate, a.local_layers + a.global_layers)
@@ -123,7 +124,9 @@ class SuperTokenTransformer(TimmContract):
         if weight_init != "skip":
             self.init_weights(needs_reset=False)
 
-    def forward_features(self, x: Tensor, collect: Optional[Dict[str, Tensor]] = None) -> Tensor:
+    def forward_features(
+        self, x: Tensor, collect: Optional[Dict[str, Tensor]] = None, sizes: Optional[Tensor] = None
+    ) -> Tensor:
         """Images [B, in_chans, H, W] -> the Super tokens of all windows as a map [B, C, gh, gw].
 
         A network that was pruned to a local layer gives its patch tokens instead, [B, C, h, w].
@@ -134,10 +137,15 @@ class SuperTokenTransformer(TimmContract):
                 mixer), `local.0.super_tokens` (behind it), ..., `global.0.attention`, `global.0.super_tokens`, ...;
                 and with `grid` (gh, gw) and `size` (h, w), which place them. The computation goes on with the tensors
                 that are collected, so that gradients reach every one of them.
+            sizes: As in forward_padded; the maps are zero beyond each image's own grid.
         """
-        x, _, grid, size = self.forward_tokens(x, collect)
+        x, _, grid, size = self.forward_tokens(x, collect, sizes=sizes)
         x = self.norm(x)
-        return self.windows.patch_grid(x, grid, size) if self.ends_in_patches else super_token_map(x, grid)
+        x = self.windows.patch_grid(x, grid, size) if self.ends_in_patches else super_token_map(x, grid)
+        if sizes is not None:
+            unit = self.stride * (1 if self.ends_in_patches else self.windows.side)
+            x = x.masked_fill(beyond(at_least_each(sizes, unit), x.shape[2], x.shape[3]).unsqueeze(1), 0.0)
+        return x
 
     def forward_tokens(
         self,
@@ -145,6 +153,7 @@ class SuperTokenTransformer(TimmContract):
         collect: Optional[Dict[str, Tensor]] = None,
         take: Optional[List[int]] = None,
         last: int = ALL_LAYERS,
+        sizes: Optional[Tensor] = None,
     ) -> Tuple[Tensor, List[Tensor], Tuple[int, int], Tuple[int, int]]:
         """Images [B, in_chans, H, W] -> the tokens behind the last layer: Super tokens [B, gh*gw, C].
 
@@ -153,6 +162,7 @@ class SuperTokenTransformer(TimmContract):
             collect: As in forward_features.
             take: Numbers of layers (local ones first) whose tokens are returned too.
             last: Number of the last layer to run.
+            sizes: As in forward_padded.
 
         Returns:
             The tokens; those of the layers in `take`, [B, gh*gw, T, C] of local and [B, gh*gw, C] of global layers; the
@@ -160,9 +170,11 @@ class SuperTokenTransformer(TimmContract):
         """
         taken: List[Tensor] = []
         L = len(self.local_layers)
-        x = self.stem(x)  # [B, C, h, w]
+        x = self.stem(x) if sizes is None else self.stem(x, sizes)  # [B, C, h, w]
         size = (x.shape[2], x.shape[3])
-        x, mask, grid = self.windows(x)  # [B, gh*gw, T, C]
+        own = None if sizes is None else at_least_each(sizes, self.stride)  # [B, 2], rows and columns of patches
+        x, mask, grid = self.windows(x, own)  # [B, gh*gw, T, C]
+        super_mask = None if own is None else self.windows.super_mask(own, grid, x.dtype)
         for i, layer in enumerate(self.local_layers):
             if i <= last:
                 asked = take is not None and i in take
@@ -170,38 +182,52 @@ class SuperTokenTransformer(TimmContract):
                 super_only = i == L - 1 and not self.ends_in_patches and collect is None
                 if super_only and asked and self.training:
                     super_only = False  # one pass, as drop path would draw other branches in a second one
-                elif super_only and asked:
-                    taken.append(layer(x, grid, mask))  # besides: what goes on stays the same to the last bit
-                x = layer(x, grid, mask, collect, super_only)  # [B, gh*gw, T, C], with super_only [B, gh*gw, 1, C]
+                elif super_only and asked:  # besides: what goes on stays the same to the last bit
+                    taken.append(layer(x, grid, mask, super_mask=super_mask))
+                # [B, gh*gw, T, C], with super_only [B, gh*gw, 1, C]
+                x = layer(x, grid, mask, collect, super_only, super_mask)
                 if not super_only and asked:
                     taken.append(x)
         if not self.ends_in_patches:
             x = x[:, :, 0]  # [B, gh*gw, C]: the patch tokens are left behind
         for i, layer in enumerate(self.global_layers):
             if L + i <= last:
-                x = layer(x, grid, collect)
+                x = layer(x, grid, collect, super_mask)
                 if take is not None and L + i in take:
                     taken.append(x)
         if collect is not None:
             collect["grid"], collect["size"] = torch.tensor(grid), torch.tensor(size)
         return x, taken, grid, size
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False, collect: Optional[Dict[str, Tensor]] = None) -> Tensor:
+    def forward_head(
+        self,
+        x: Tensor,
+        pre_logits: bool = False,
+        collect: Optional[Dict[str, Tensor]] = None,
+        sizes: Optional[Tensor] = None,
+    ) -> Tensor:
         """Super tokens [B, C, gh, gw] -> logits [B, K], or the pooled features [B, C] with `pre_logits`.
 
         Args:
             x: What forward_features returned.
             pre_logits: Stop before the classifier.
             collect: A dict to fill with `class.0.attention`, ...
+            sizes: As in forward_padded.
         """
+        own = None if sizes is None else at_least_each(sizes, self.stride)
         if self.class_token is not None:
             super_tokens = x.flatten(2).transpose(1, 2)  # [B, gh*gw, C]
             token = self.class_token.expand(x.shape[0], -1, -1)  # [B, 1, C]
+            grid = (x.shape[2], x.shape[3])
+            super_mask = None if own is None else self.windows.super_mask(own, grid, x.dtype)
             for layer in self.class_layers:
-                token = layer(token, super_tokens, collect)
+                token = layer(token, super_tokens, collect, super_mask)
             x = self.class_norm(token[:, 0])  # [B, C]
         elif self.global_pool == "avg":
-            x = x.mean((2, 3))
+            if own is None:
+                x = x.mean((2, 3))
+            else:  # beyond each image's own windows are zeros
+                x = x.sum((2, 3)) / at_least_each(own, self.windows.side).prod(1, keepdim=True)
         x = self.head_drop(x)
         if pre_logits:
             return x
@@ -213,6 +239,27 @@ class SuperTokenTransformer(TimmContract):
         """Images [B, in_chans, H, W] -> logits [B, K]."""
         x = self.forward_features(x)
         return self.forward_head(x)
+
+    @torch.jit.ignore
+    def forward_padded(self, x: Tensor, sizes: Tensor) -> Tensor:
+        """Images of different sizes [B, in_chans, H, W] -> for each the logits that it has alone, [B, K].
+
+        Args:
+            x: Images, each padded on the right and at the bottom, whatever with.
+            sizes: Height and width of each image in pixels [B, 2].
+
+        Raises:
+            ValueError: Sizes that the images cannot have, or a stem in training mode: its BatchNorm would count the
+                padding.
+        """
+        if any(isinstance(layer, nn.BatchNorm2d) and layer.training for layer in self.stem.modules()):
+            raise ValueError("sizes: the stem is in training mode, in which its BatchNorm would count the padding")
+        if sizes.shape != (len(x), 2) or (sizes < 1).any() or (sizes > torch.tensor(x.shape[2:]).to(sizes)).any():
+            shape = f"images {list(x.shape)}"
+            raise ValueError(f"sizes={sizes.tolist()}: must be a height and width within those of {shape} for each")
+        sizes = sizes.to(x.device)
+        x = self.forward_features(x, sizes=sizes)
+        return self.forward_head(x, sizes=sizes)
 
     @torch.jit.ignore
     def forward_collect(self, x: Tensor) -> Tuple[Tensor, Dict[str, Tensor]]:

@@ -1,20 +1,33 @@
 """Image to patch grid. Shape letters as in network.py."""
 
-from typing import Any, List
+from typing import Any, List, Optional
 
 import torch
 from timm.layers import ConvNormAct
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from .windows import at_least_each, beyond
 
 
 class ChannelsLast(nn.Sequential):
     """One after the other, in channels-last memory: convolutions are faster so, and so is the cut into windows."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor, sizes: Optional[Tensor] = None) -> Tensor:
+        """Computes the layers; with `sizes` [B, 2] each image ends at its own height and width, and zeros follow.
+
+        They have to be zeros again before each convolution: BatchNorm has added its shift to them, and what an image
+        is alone, zeros lie behind its border in every layer.
+        """
         x = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # torch's memory_format does not go with vmap
         for layer in self:
-            x = layer(x)
+            if sizes is None:
+                x = layer(x)
+            else:
+                rows, columns = x.shape[2], x.shape[3]
+                x = layer(x.masked_fill(beyond(sizes, rows, columns).unsqueeze(1), 0.0))
+                if (x.shape[2], x.shape[3]) != (rows, columns):
+                    sizes = at_least_each(sizes, 2)
         return x
 
 

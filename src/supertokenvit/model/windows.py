@@ -15,6 +15,11 @@ column 0 alone: no layer moves tokens again.
 A grid that does not fill whole windows is padded on the right and at the bottom. A mask of 0 (real) and -inf (padding)
 is added to the attention logits, so that padding is not attended to; it is cut off before anybody sees it. A grid that
 fills its windows takes neither padding nor mask.
+
+Images of different sizes in one batch are padded to one size, also on the right and at the bottom, so that the windows
+of each are the first rows and columns of the window grid. Each then gets the learned grids of its own size, and a mask
+of its own. A second mask keeps the Super tokens of windows that lie wholly in the padding out of what windows tell each
+other.
 """
 
 from typing import Optional, Tuple, Union
@@ -55,32 +60,59 @@ class Windows(nn.Module):
         self.positions.set_size(*grid_size)
         self.super_tokens.set_size(*self.window_grid(grid_size))
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, Optional[Tensor], Tuple[int, int]]:
-        """Patches [B, C, h, w] -> tokens [B, gh*gw, T, C], additive mask [B*gh*gw, 1, 1, T] or None, (gh, gw)."""
+    def forward(self, x: Tensor, sizes: Optional[Tensor] = None) -> Tuple[Tensor, Optional[Tensor], Tuple[int, int]]:
+        """Patches [B, C, h, w] -> tokens [B, gh*gw, T, C], additive mask [B*gh*gw, 1, 1, T] or None, (gh, gw).
+
+        Args:
+            x: Patches.
+            sizes: Rows and columns of patches that are each image's own [B, 2]; None if all are.
+        """
         B, C, h, w = x.shape
         M = self.side
         gh, gw = self.window_grid((h, w))
+        if sizes is None:
+            positions, super_tokens = self.positions(h, w), self.super_tokens(gh, gw)
+        else:
+            positions = self.positions.of_each(sizes, h, w)
+            super_tokens = self.super_tokens.of_each(at_least_each(sizes, M), gh, gw)
         # All of x, as a slice: a slice's gradient is a fresh tensor. The views below would send back, from one window
         # of one image, strides for which the stem's BatchNorm computes wrong gradients (torch 2.14.1 on CPU).
-        x = x.narrow(0, 0, B) + self.positions(h, w)
+        x = x.narrow(0, 0, B) + positions
         mask: Optional[Tensor] = None
-        if is_open(h, w) or gh * M != h or gw * M != w:
+        if sizes is not None or is_open(h, w) or gh * M != h or gw * M != w:
             x = F.pad(x, (0, gw * M - w, 0, gh * M - h))
-            mask = self.padding_mask(x, h, w).repeat(B, 1, 1, 1)
+            mask = self.padding_mask(x, h, w).repeat(B, 1, 1, 1) if sizes is None else self.padding_masks(x, sizes)
         x = x.reshape(B, C, gh, M, gw, M).permute(0, 2, 4, 3, 5, 1).reshape(B, gh * gw, M * M, C)
-        super_tokens = self.super_tokens(gh, gw).flatten(2).transpose(1, 2).unsqueeze(2)  # [1, gh*gw, 1, C]
+        super_tokens = super_tokens.flatten(2).transpose(1, 2).unsqueeze(2)  # [1 or B, gh*gw, 1, C]
         return torch.cat([super_tokens.expand(B, -1, -1, -1), x], dim=2), mask, (gh, gw)
 
     def padding_mask(self, padded: Tensor, h: int, w: int) -> Tensor:
         """[gh*gw, 1, 1, T]: 0 for Super tokens and real patch tokens, -inf for padding behind row h or column w."""
-        M = self.side
         rows = torch.arange(padded.shape[2], device=padded.device) >= h
         columns = torch.arange(padded.shape[3], device=padded.device) >= w
-        outside = rows[:, None] | columns[None, :]
+        return self.mask_of_windows(rows[:, None] | columns[None, :], padded.dtype)
+
+    def padding_masks(self, padded: Tensor, sizes: Tensor) -> Tensor:
+        """[B*gh*gw, 1, 1, T]: the same for images that have `sizes` [B, 2] rows and columns of patches each."""
+        outside = beyond(sizes, padded.shape[2], padded.shape[3])
+        return self.mask_of_windows(outside.flatten(0, 1), padded.dtype)
+
+    def mask_of_windows(self, outside: Tensor, dtype: torch.dtype) -> Tensor:
+        """Bool [n*gh*M, gw*M], true for padding -> additive mask [n*gh*gw, 1, 1, T], 0 for Super tokens."""
+        M = self.side
         outside = outside.reshape(-1, M, outside.shape[1] // M, M).transpose(1, 2).reshape(-1, M * M)
-        outside = F.pad(outside, (1, 0))
-        mask = torch.zeros(outside.shape, dtype=padded.dtype, device=padded.device)
-        return mask.masked_fill(outside, float("-inf"))[:, None, None, :]
+        return additive_mask(F.pad(outside, (1, 0)), dtype)[:, None, None, :]
+
+    def super_mask(self, sizes: Tensor, grid: Tuple[int, int], dtype: torch.dtype) -> Tensor:
+        """[B, 1, 1, gh*gw]: 0 for Super tokens of windows with a patch of the image's own, -inf for those of none.
+
+        Args:
+            sizes: Rows and columns of patches that are each image's own [B, 2].
+            grid: (gh, gw)
+            dtype: Of the tokens.
+        """
+        outside = beyond(at_least_each(sizes, self.side), grid[0], grid[1])
+        return additive_mask(outside.flatten(1), dtype)[:, None, None, :]
 
     def patch_grid(self, x: Tensor, grid: Tuple[int, int], size: Tuple[int, int]) -> Tensor:
         """Tokens [B, gh*gw, T, C] -> patch tokens back in their places [B, C, h, w], padding cut off."""
@@ -98,6 +130,18 @@ def add_to_super_tokens(x: Tensor, update: Tensor) -> Tensor:
     return x
 
 
+def beyond(sizes: Tensor, rows: int, columns: int) -> Tensor:
+    """Says which places of a map lie beyond each image's own `sizes` [B, 2] in rows and columns: [B, rows, columns]."""
+    down = torch.arange(rows, device=sizes.device)[:, None] >= sizes[:, 0, None, None]
+    right = torch.arange(columns, device=sizes.device)[None, :] >= sizes[:, 1, None, None]
+    return down | right
+
+
+def additive_mask(outside: Tensor, dtype: torch.dtype) -> Tensor:
+    """Makes the mask that is added to attention logits: 0, and -inf where `outside`."""
+    return torch.zeros(outside.shape, dtype=dtype, device=outside.device).masked_fill(outside, float("-inf"))
+
+
 def at_least(length: int, unit: int) -> int:
     """Counts the units that hold a length.
 
@@ -105,6 +149,11 @@ def at_least(length: int, unit: int) -> int:
     Python's `-(-length // unit)` rounds down.
     """
     return (length + unit - 1) // unit
+
+
+def at_least_each(lengths: Tensor, unit: int) -> Tensor:
+    """Counts the units that hold each of several lengths."""
+    return (lengths + unit - 1) // unit
 
 
 def patch_grid_size(img_size: Union[int, Tuple[int, int]], stride: int) -> Tuple[int, int]:
