@@ -10,13 +10,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
 from PIL import Image
 from rich.console import Console
 
-from supertokenvit import evaluation
+from supertokenvit import evaluation, evaluation_report
 from supertokenvit.cli import main
 from supertokenvit.data.sources import DataError
 from supertokenvit.data.splits import open_splits
@@ -207,11 +208,16 @@ def test_the_worst_answers_are_those_that_are_wrong_and_sure(trained, tmp_path, 
     seen = []
     pixels = Image.new("RGB", (9, 9))
     monkeypatch.setattr(type(source), "image", lambda self, i, enough=None: seen.append(i) or pixels)
-    assert wrong and draw_worst(tmp_path / "worst.png", rows, source)
+    panels = []
+    monkeypatch.setattr(evaluation_report, "draw_panels", lambda path, lines, title: panels.extend(sum(lines, [])))
+    assert wrong and draw_worst(tmp_path / "worst.png", rows, source, predictor)
     losses = [rows[i].loss for i in seen]
     assert losses == sorted((row.loss for row in wrong), reverse=True)[:24]
+    assert len(panels) == 2 * len(seen)  # each with what spoke for the answer beside it
+    plain, why = (np.asarray(one.image).astype(int) for one in panels[:2])
+    assert np.abs(plain - why).max() > 20 and panels[1].title.endswith(rows[seen[0]].predicted[0])
     right = [row for row in rows if row.true == row.predicted]
-    assert not draw_worst(tmp_path / "worst.png", right, source) and not (tmp_path / "worst.png").exists()
+    assert not draw_worst(tmp_path / "worst.png", right, source, predictor) and not (tmp_path / "worst.png").exists()
 
 
 def test_the_temperature_of_the_training_is_in_the_classifier_and_in_the_figures(trained, tmp_path):

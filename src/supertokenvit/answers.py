@@ -16,6 +16,8 @@ from .console import is_watched, user_console
 from .data.decode import printable
 from .data.listing import find_images
 from .errors import UsageError
+from .explaining.command import Folder, explain_files
+from .explaining.explanation import method_of, network_of
 from .machine import keep_freed_memory
 from .prediction import BATCH, Prediction, PredictionError, load
 
@@ -31,6 +33,7 @@ def predict_and_print(
     as_json: bool = False,
     topk: int = 5,
     batch_size: int = BATCH,
+    explain: str | None = None,
     **options: Any,
 ) -> None:
     """Answers for image files and prints each answer, or writes it to a file, as it comes.
@@ -42,10 +45,12 @@ def predict_and_print(
         as_json: Print lines of JSON.
         topk: Classes to name.
         batch_size: Images at once.
+        explain: Folder for pictures of what spoke for the likeliest class of each image.
         **options: Further options of prediction.load.
 
     Raises:
         PredictionError: Some image could not be read; the others have been answered.
+        ExplanationError: The answers are to be explained, and the model cannot be.
         UsageError: The ending of `out` is none of these.
     """
     keep_freed_memory()
@@ -53,17 +58,20 @@ def predict_and_print(
         check_ending(Path(out))
     files = find_images(images)
     predictor = load(model, **options)
+    if explain is not None:
+        method_of(predictor, network_of(predictor), None)  # what cannot be explained is said before the work
     topk = min(topk, len(predictor.classes))
     writer = None if out is None else writer_for(Path(out), topk)
     if model is None:
         known = f"{predictor.name} tells apart, and nothing else: {', '.join(predictor.classes)}"
         print(known, file=sys.stderr)
     width = min(WIDEST, max((len(printable(file)) for file in files), default=0))
-    bad, began = 0, time.monotonic()
+    wrong: set[str] = set()
+    began = time.monotonic()
     rows = watched(predictor.predict(files, topk, batch_size), len(files), hidden=out is None)
     for row in rows if writer is None else writer.kept(rows):
         if row.error is not None:
-            bad += 1
+            wrong.add(row.file)
             print(f"supertokenvit: {row.file}: {row.error}", file=sys.stderr)
         if writer is not None:
             continue
@@ -74,8 +82,11 @@ def predict_and_print(
     if writer is not None:
         seconds = time.monotonic() - began
         print(f"written: {out} ({len(files):,} images, {len(files) / max(seconds, 1e-9):,.0f} images/s)")
-    if bad:
-        raise PredictionError(f"{bad} image{'s' * (bad > 1)} could not be read (named above)")
+    if explain is not None:
+        explain_files(predictor, [file for file in files if printable(file) not in wrong], Folder(Path(explain)))
+        print(f"explained: {explain} (overlays, maps as .npy, explanations.png)", file=sys.stderr)
+    if wrong:
+        raise PredictionError(f"{len(wrong)} image{'s' * (len(wrong) > 1)} could not be read (named above)")
 
 
 def json_line(row: Prediction) -> str:

@@ -15,9 +15,9 @@ PRECISION: dict[str, Any] = dict(
 )
 SIDE = "Side of the images that the model sees, in pixels; that of its training"
 METHOD: dict[str, Any] = dict(
-    choices=["composed", "gradient", "attention", "integrated", "occlusion"],
-    default="composed",
-    help="How; docs/explanations.md compares them",
+    choices=["composed", "gradient", "attention", "integrated", "occlusion", "gradcam"],
+    default=None,
+    help="How; composed, and gradcam for other families",
 )
 RIVALS = "timm names, run folders, .onnx or .xml files; NAME:KEY=VALUE,... for one with settings of its own: "
 RIVALS += "engine, dtype, channels_last, fused, reparam, by_convolution, or an argument of the model"
@@ -79,6 +79,7 @@ def predict(argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=str, default=None, help="File for the answers: .csv, .jsonl or .parquet")
     parser.add_argument("--json", action="store_true", help="Print a line of JSON for each image")
     parser.add_argument("--topk", type=PositiveInt, default=5, help="Classes to name")
+    parser.add_argument("--explain", type=str, default=None, help="Folder for pictures of what spoke for each answer")
     parser.add_argument("--tta", **TTA)
     parser.add_argument("--img_size", type=PositiveInt, default=None, help=SIDE)
     parser.add_argument("--precision", **PRECISION)
@@ -101,6 +102,7 @@ def explain(argv: Sequence[str]) -> None:
     parser.add_argument("--method", **METHOD)
     parser.add_argument("--topk", type=PositiveInt, default=1, help="Classes to explain of each image")
     parser.add_argument("--windows", action="store_true", help="Draw the windows with the share of each")
+    parser.add_argument("--talk", action="store_true", help="Draw which windows the most important one listened to")
     parser.add_argument("--json", action="store_true", help="Print a line of JSON for each explanation")
     parser.add_argument("--out", type=str, default="explanations", help="Folder for overlays and maps")
     parser.add_argument("--img_size", type=PositiveInt, default=None, help=SIDE)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -21,6 +20,8 @@ from .console import say, user_console
 from .data.decode import printable
 from .data.sources import Source
 from .evaluation import Answers, answer, open_labelled
+from .explaining.drawing import Panel, draw_panels, overlay, panel
+from .explaining.explanation import explain, follows_super_tokens
 from .machine import keep_freed_memory
 from .model_folder import WEIGHTS_FILE, is_shipped, read_config
 from .prediction import Predictor, load
@@ -71,7 +72,7 @@ def evaluate_and_write(
     write_rows(folder.answers_of(name), rows)
     if result.confusion:
         draw_confusion(folder.confusion_of(name), result)
-    drawn = draw_worst(folder.worst_of(name), rows, source)
+    drawn = draw_worst(folder.worst_of(name), rows, source, predictor)
     print_evaluation(result, f"{spec} ({split})", predictor.task.score_name, console)
     say(console, f"written: {folder.evaluation_of(name)}")
     say(console, f"every answer: {folder.answers_of(name)}")
@@ -188,35 +189,35 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
     put_in_place(temporary, path)
 
 
-def draw_worst(path: Path, rows: Sequence[Row], source: Source) -> bool:
-    """Draws the wrongly answered images with the largest losses; says whether there are any.
+def draw_worst(path: Path, rows: Sequence[Row], source: Source, predictor: Predictor) -> bool:
+    """Draws the wrongly answered images with the largest losses, and says whether there are any.
+
+    Beside each image stands what spoke for the answer, where the model is a Super Token Transformer.
 
     Args:
         path: Of the picture. An older one is removed if no answer is wrong.
         rows: Every answer.
         source: The images.
+        predictor: That answered.
     """
-    from matplotlib.figure import Figure
-
     wrong = sorted((row for row in rows if row.true != row.predicted), key=lambda row: -row.loss)[:WORST]
     if not wrong:
         path.unlink(missing_ok=True)
         return False
-    columns = min(6, len(wrong))
-    lines = -(-len(wrong) // columns)
-    figure = Figure(figsize=(2.1 * columns, 2.5 * lines), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False).flatten()
-    for axis in axes:
-        axis.axis("off")
-    for axis, row in zip(axes, wrong, strict=False):
-        image = source.image(row.index, enough=THUMBNAIL)
-        image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
-        axis.imshow(np.asarray(image))
+    explained = follows_super_tokens(predictor)
+    panels: list[Panel] = []
+    for row in wrong:
+        image = source.image(row.index, enough=max(THUMBNAIL, predictor.preprocess.enough if explained else 0))
         true, said = (shortened("+".join(labels) or "none") for labels in (row.true, row.predicted))
-        text = f"{true}\nfor {said} {100 * row.probability:.0f} %"
-        axis.set_title(text, fontsize=8, parse_math=False)  # a $ in a name is no formula
-    figure.suptitle("Largest losses of wrong answers: true class, for what it was taken, how surely", fontsize=9)
-    figure.savefig(path, dpi=110)
+        panels.append(panel(image, f"{true}\nfor {said} {100 * row.probability:.0f} %"))
+        if explained and row.predicted:
+            found = explain(predictor, image, row.predicted[0])[0]
+            panels.append(panel(overlay(image, found), f"why\n{shortened(row.predicted[0])}"))
+        elif explained:
+            panels.append(panel(image, "no label\nto explain"))
+    columns = min(6, len(panels))
+    lines = [panels[start : start + columns] for start in range(0, len(panels), columns)]
+    draw_panels(path, lines, "Largest losses of wrong answers: true class, for what it was taken, how surely")
     return True
 
 

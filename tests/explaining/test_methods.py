@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from supertokenvit.explaining import methods
-from supertokenvit.explaining.methods import METHODS, GatesHeld, composed_gradients, integrated_gradients, occlusion
+from supertokenvit.explaining.methods import SUPER_TOKEN_METHODS as METHODS
+from supertokenvit.explaining.methods import GatesHeld, composed_gradients, integrated_gradients, occlusion
 from tests.model.examples import PADDED, images, tiny
 
 SIZES = pytest.mark.parametrize("size", [(16, 16), (16, 24), PADDED, (3, 5)], ids=str)
@@ -48,7 +49,7 @@ def one_by_one(network, x, target):
         gradients = dict(zip(names, torch.autograd.grad(logits[0, target], [collect[n] for n in names]), strict=True))
 
     def mean(name):
-        return (gradients[name][0] * collect[name][0]).clamp(min=0).mean(-3)
+        return (gradients[name][0] * collect[name][0]).mean(-3).clamp(min=0)
 
     windows, T = collect["local.0.attention"].shape[1], collect["local.0.attention"].shape[-1]
     all_tokens = torch.eye(windows * T)

@@ -16,8 +16,8 @@ class EngineError(UserError):
     """Reports that an engine cannot run a network."""
 
 
-def need(package: str) -> Any:
-    """Imports a package of the extra `export`.
+def need(package: str, extra: str = "export") -> Any:
+    """Imports a package of an extra.
 
     Raises:
         EngineError: It is not installed.
@@ -26,7 +26,7 @@ def need(package: str) -> Any:
         with quiet():
             return import_module(package)
     except ImportError as error:
-        raise EngineError(f"{package} is not installed: pip install 'supertokenvit[export]'") from error
+        raise EngineError(f"{package} is not installed: pip install 'supertokenvit[{extra}]'") from error
 
 
 @contextlib.contextmanager

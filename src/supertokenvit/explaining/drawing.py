@@ -1,6 +1,7 @@
 """Pictures of explanations: the photograph with what spoke for a class, and against it, in colour."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from .explanation import Explanation
 
 FOR, AGAINST = np.array([255, 70, 0]), np.array([0, 90, 255])
 STRONGEST = 0.75  # opacity of the largest value
+SMALL = 400  # pixels of the longer side of a panel
 FADED = 0.35  # of the photograph's own colour that is taken out where nothing speaks
 
 
@@ -32,45 +34,93 @@ def overlay(image: Image.Image, explanation: Explanation, *, windows: bool = Fal
 
 
 def with_windows(image: Image.Image, explanation: Explanation) -> Image.Image:
-    """Draws the borders of the windows, each with its share in percent."""
-    box, (gh, gw) = explanation.box, explanation.windows.shape
-    height, width = (
-        share * length
-        for share, length in zip(explanation.window, (box.bottom - box.top, box.right - box.left), strict=True)
-    )
+    """Draws the borders of the windows, each with its share in percent; nothing where the model has no windows."""
+    if explanation.windows is None:
+        return image
+    return marked(image, explanation, [f"{100 * share:.0f} %" for share in explanation.windows.flatten()])
+
+
+def paint_talk(image: Image.Image, explanation: Explanation, listened: np.ndarray) -> Image.Image:
+    """Paints which windows the window that gave most listened to; that window has an orange frame.
+
+    Args:
+        image: The upright photograph, RGB.
+        explanation: Of it, by a model with windows.
+        listened: How much each window (row) holds of each window (column), [gh*gw, gh*gw] (see talk.listened).
+    """
+    assert explanation.windows is not None
+    listener = int(np.abs(explanation.windows).argmax())
+    heard = listened[listener].copy()
+    others = np.delete(heard, listener)
+    top = max(float(others.max(initial=0)), 1e-12)
+    painted = Image.fromarray((0.6 * np.asarray(image, dtype=np.float32)).round().astype(np.uint8))
+    bright = image.copy()
+    for number, (left, upper, right, lower) in enumerate(rectangles(explanation)):
+        opacity = 1.0 if number == listener else min(1.0, float(heard[number]) / top)
+        x, y = round(max(left, 0)), round(max(upper, 0))
+        area = x, y, round(min(right, image.width)), round(min(lower, image.height))
+        painted.paste(Image.blend(painted.crop(area), bright.crop(area), opacity), (x, y))
+    return marked(painted, explanation, [f"{100 * share:.0f} %" for share in heard], framed=listener)
+
+
+def marked(
+    image: Image.Image, explanation: Explanation, texts: Sequence[str], framed: int | None = None
+) -> Image.Image:
+    """Draws the borders of the windows, each with a text, and a thick orange border around the framed one."""
     draw = ImageDraw.Draw(image)
-    for i in range(gh):
-        for j in range(gw):
-            x, y = box.left + width * j, box.top + height * i
-            right, bottom = min(x + width, box.right), min(y + height, box.bottom)
-            draw.rectangle((x, y, right, bottom), outline="white", width=max(1, min(image.size) // 300))
-            share = f"{100 * explanation.windows[i, j]:.0f} %"
-            draw.text((x + 4, y + 4), share, fill="white", stroke_width=1, stroke_fill="black")
+    thin = max(1, min(image.size) // 300)
+    places = list(rectangles(explanation))
+    for place, text in zip(places, texts, strict=True):
+        draw.rectangle(place, outline="white", width=thin)
+        draw.text((place[0] + 4, place[1] + 4), text, fill="white", stroke_width=1, stroke_fill="black")
+    if framed is not None:
+        draw.rectangle(places[framed], outline=tuple(map(int, FOR)), width=4 * thin)
     return image
 
 
-def draw_grid(path: Path, pictures: Sequence[tuple[Image.Image, Sequence[Explanation]]]) -> None:
-    """Draws photographs, each with its explanations beside it, as a PNG.
+def rectangles(explanation: Explanation) -> Iterator[tuple[float, float, float, float]]:
+    """Yields left, upper, right and lower edge of each window in the photograph, row by row."""
+    assert explanation.windows is not None and explanation.window is not None
+    box, (height, width) = explanation.box, explanation.window
+    for i, j in np.ndindex(explanation.windows.shape):
+        x, y = box.left + width * j, box.top + height * i
+        yield x, y, min(x + width, box.right), min(y + height, box.bottom)
+
+
+@dataclass
+class Panel:
+    """A small picture with a title."""
+
+    image: Image.Image
+    title: str
+
+
+def panel(image: Image.Image, title: str) -> Panel:
+    """Makes a panel of a photograph of any size."""
+    small = image.copy()
+    small.thumbnail((SMALL, SMALL))
+    return Panel(small, title)
+
+
+def draw_panels(path: Path, rows: Sequence[Sequence[Panel]], title: str = "") -> None:
+    """Draws rows of panels as a PNG.
 
     Args:
         path: Of the picture.
-        pictures: Upright photographs with explanations of their classes.
+        rows: They may differ in length.
+        title: Of the whole picture.
     """
     from matplotlib.figure import Figure
 
-    columns = 1 + max(len(found) for _, found in pictures)
-    figure = Figure(figsize=(2.6 * columns, 2.9 * len(pictures)), layout="constrained")
-    axes = figure.subplots(len(pictures), columns, squeeze=False)
+    columns = max(map(len, rows))
+    figure = Figure(figsize=(2.6 * columns, 2.9 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    for row, (image, found) in zip(axes, pictures, strict=True):
-        small = image.copy()
-        small.thumbnail((400, 400))
-        row[0].imshow(np.asarray(small))
-        row[0].set_title(Path(found[0].file).name[-28:], fontsize=8, parse_math=False)
-        for axis, explanation in zip(row[1:], found, strict=False):
-            painted = overlay(image, explanation)
-            painted.thumbnail((400, 400))
-            axis.imshow(np.asarray(painted))
-            axis.set_title(f"{explanation.label} {100 * explanation.probability:.0f} %", fontsize=8, parse_math=False)
+    for line, panels in zip(axes, rows, strict=True):
+        for axis, one in zip(line, panels, strict=False):
+            axis.imshow(np.asarray(one.image))
+            axis.set_title(one.title, fontsize=8, parse_math=False)  # a $ in a name is no formula
+    if title:
+        figure.suptitle(title, fontsize=9)
     figure.savefig(path, dpi=110)

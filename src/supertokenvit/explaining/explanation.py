@@ -1,22 +1,23 @@
 """From a photograph to an explanation of an answer: a map in the photograph's own pixels."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.decode import printable
 from ..engines.torch_engine import TorchNetwork
 from ..errors import UserError
-from ..model.architecture import Architecture
 from ..model.network import SuperTokenTransformer
 from ..prediction import Picture, Predictor, read_picture
-from ..preprocessing import Box, normalize
-from .methods import METHODS, Maps
+from ..preprocessing import Box, Preprocess, normalize
+from .grad_cam import grad_cam
+from .methods import SUPER_TOKEN_METHODS, Maps
 
 REGION = 0.5  # of the largest value of a map: what is as large is the strongest region
 BATCH = 16  # images that are explained at once
@@ -34,33 +35,55 @@ class Explanation:
         file: Path of the image, or "image N".
         label: The class.
         probability: The model's, with all its views.
-        method: One of methods.METHODS.
-        map: A value for each pixel of the upright photograph, float32 [height, width]; what spoke against the class may
-            be negative, and what the network does not see is 0.
+        method: How it was found.
+        patches: A value for each patch, float32 [h, w]; what spoke against the class may be negative.
+        patch: Height and width of a patch in pixels of the photograph; the last ones may reach beyond the box.
         box: The part of the photograph that the network sees.
-        windows: The share of each window in the sum of all absolute values, float32 [gh, gw].
-        window: Sides of a window, as fractions of the box's height and width; the last windows may reach beyond it.
-        positive: Sum over the patches of what spoke for the class.
-        negative: Sum over the patches of what spoke against it.
+        size: Width and height of the photograph.
+        windows: The share of each window in the sum of all absolute values, float32 [gh, gw]; None of a model that has
+            none.
+        window: Height and width of a window in pixels of the photograph; None of a model that has none.
     """
 
     file: str
     label: str
     probability: float
     method: str
-    map: np.ndarray
+    patches: np.ndarray
+    patch: tuple[float, float]
     box: Box
-    windows: np.ndarray
-    window: tuple[float, float]
-    positive: float
-    negative: float
+    size: tuple[int, int]
+    windows: np.ndarray | None = None
+    window: tuple[float, float] | None = None
+
+    @cached_property
+    def map(self) -> np.ndarray:
+        """A value for each pixel of the upright photograph, float32 [height, width]; 0 where the network sees nothing.
+
+        The values of the patches, interpolated linearly.
+        """
+        width, height = self.size
+        rows = hats(height, self.box.top, self.box.bottom, self.patch[0], self.patches.shape[0])
+        columns = hats(width, self.box.left, self.box.right, self.patch[1], self.patches.shape[1])
+        return (rows @ torch.from_numpy(self.patches) @ columns.T).numpy()
+
+    @property
+    def positive(self) -> float:
+        """Sum over the patches of what spoke for the class."""
+        return float(self.patches.clip(min=0).sum())
+
+    @property
+    def negative(self) -> float:
+        """Sum over the patches of what spoke against it."""
+        return float(self.patches.clip(max=0).sum())
 
     def strongest(self) -> Box | None:
         """Returns the smallest rectangle that holds all pixels of at least half the largest value; None without any."""
-        top = self.map.max(initial=0)
+        values = self.map
+        top = values.max(initial=0)
         if top <= 0:
             return None
-        rows, columns = np.nonzero(self.map >= REGION * top)
+        rows, columns = np.nonzero(values >= REGION * top)
         return Box(float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1))
 
 
@@ -69,25 +92,28 @@ def explain(
     images: Picture | Iterable[Picture],
     target: str | Sequence[str] | None = None,
     *,
-    method: str = "composed",
+    method: str | None = None,
     topk: int = 1,
 ) -> list[Explanation]:
-    """Explains answers of a Super Token Transformer: what in each photograph spoke for a class.
+    """Explains answers: what in each photograph spoke for a class.
 
-    The map is that of the image itself, also where the answer is the mean over several views of it.
+    Where the answer is a mean over views that are mirrored, the map is the mean over the image and its mirror image:
+    the map of a mirrored photograph is then the mirrored map. This needs a size that fills whole windows; at others the
+    map is that of the image itself.
 
     Args:
         predictor: From supertokenvit.load.
         images: One image or several; see Predictor.
         target: The class to explain, or one for each image; by default the likeliest ones.
-        method: One of methods.METHODS.
+        method: One of METHODS; by default the first, "composed", and "gradcam" for models of other families.
         topk: Classes to explain of each image, if no target is named.
 
     Returns:
         For each image an explanation of each of its classes, in order.
 
     Raises:
-        ExplanationError: The model is no Super Token Transformer in torch, or there is no such method or class.
+        ExplanationError: The model does not run in torch, or there is no such method or class for it.
+        EngineError: The library of Grad-CAM is not installed.
         BadImage: An image cannot be read.
         OSError: A file cannot be read.
 
@@ -99,8 +125,7 @@ def explain(
         ((48, 64), (2, 2), 8.0)
     """
     model = network_of(predictor)
-    if method not in METHODS:
-        raise ExplanationError(f"method={method}: must be one of {', '.join(METHODS)}")
+    named = method_of(predictor, model, method)
     one = isinstance(images, (str, bytes, Image.Image, np.ndarray)) or hasattr(images, "__fspath__")
     pictures: list[Any] = [images] if one else list(images)  # type: ignore[arg-type]
     wanted = [target] * len(pictures) if target is None or isinstance(target, str) else list(target)
@@ -109,28 +134,52 @@ def explain(
     found: list[Explanation] = []
     for start in range(0, len(pictures), BATCH):
         part = slice(start, start + BATCH)
-        found += _explain_batch(predictor, model, pictures[part], wanted[part], method, topk, start)
+        found += _explain_batch(predictor, model, pictures[part], wanted[part], named, topk, start)
     return found
 
 
-def network_of(predictor: Predictor) -> SuperTokenTransformer:
+def network_of(predictor: Predictor) -> nn.Module:
     """Returns the network whose answers can be explained.
 
     Raises:
-        ExplanationError: It is none of ours, or does not run in torch.
+        ExplanationError: It does not run in torch, or is in training mode.
     """
     network = predictor.network
+    if not isinstance(network, TorchNetwork) or not isinstance(network.model, nn.Module):
+        raise ExplanationError(f"{predictor.name}: needs a model in torch to be explained")
+    if network.model.training:
+        raise ExplanationError(f"{predictor.name}: needs eval mode to be explained")
+    return network.model
+
+
+def follows_super_tokens(predictor: Predictor) -> bool:
+    """Says whether answers can be explained by the path through Super tokens."""
+    network = predictor.network
     model = network.model if isinstance(network, TorchNetwork) else None
-    if not isinstance(model, SuperTokenTransformer):
-        raise ExplanationError(f"{predictor.name}: no Super Token Transformer in torch, so there is no path to follow")
-    if model.class_token is None or model.training:
-        raise ExplanationError(f"{predictor.name}: needs a class token and eval mode to be explained")
-    return model
+    return isinstance(model, SuperTokenTransformer) and model.class_token is not None
+
+
+def method_of(predictor: Predictor, model: nn.Module, method: str | None) -> str:
+    """Returns the name of the method for a model.
+
+    Raises:
+        ExplanationError: There is no such method, or not for this model.
+    """
+    ours = isinstance(model, SuperTokenTransformer)
+    if method is None:
+        method = "composed" if ours else "gradcam"
+    if method not in METHODS:
+        raise ExplanationError(f"method={method}: must be one of {', '.join(METHODS)}")
+    if method != "gradcam" and not ours:
+        raise ExplanationError(f"{predictor.name}: {method} follows Super tokens, and it has none; take method=gradcam")
+    if ours and model.class_token is None:
+        raise ExplanationError(f"{predictor.name}: needs a class token to be explained")
+    return method
 
 
 def _explain_batch(
     predictor: Predictor,
-    model: SuperTokenTransformer,
+    model: nn.Module,
     pictures: Sequence[Picture],
     wanted: Sequence[str | None],
     method: str,
@@ -150,16 +199,58 @@ def _explain_batch(
     device = next(model.parameters()).device
     rows = [(i, k) for i, numbers in enumerate(targets) for k in numbers]
     places, classes = (torch.tensor(column) for column in zip(*rows, strict=True))
-    maps = METHODS[method](model, x[places].to(device), classes.to(device))
+    maps = seen_both_ways(METHODS[method], model, x[places].to(device), classes.to(device), predictor.card.tta)
     found = []
     for number, (i, k) in enumerate(rows):
         picture = pictures[i]
         name = (
             printable(picture) if isinstance(picture, str) or hasattr(picture, "__fspath__") else f"image {first + i}"
         )
-        said = predictor.classes[k], float(probabilities[i, k]), method
-        found.append(_explanation(name, *said, maps, number, predictor, model.architecture, opened[i].size))
+        found.append(
+            Explanation(
+                file=name,
+                label=predictor.classes[k],
+                probability=float(probabilities[i, k]),
+                method=method,
+                **placed(maps, number, predictor.preprocess, opened[i].size, model),
+            )
+        )
     return found
+
+
+def seen_both_ways(method: "Method", model: nn.Module, images: Tensor, target: Tensor, tta: str) -> Maps:
+    """Explains images, and with views that are mirrored also their mirror images, and returns the mean.
+
+    Args:
+        method: One of METHODS.
+        model: In eval mode.
+        images: Normalised [B, in_chans, H, W].
+        target: The class of each image [B].
+        tta: Views of the answer (see preprocessing.views).
+    """
+    maps = method(model, images, target)
+    side = model.architecture.stride * model.architecture.window if isinstance(model, SuperTokenTransformer) else 1
+    if tta == "none" or images.shape[3] % side:
+        return maps
+    mirrored = method(model, images.flip(3), target)
+    windows = None
+    if maps.windows is not None and mirrored.windows is not None:
+        windows = (maps.windows + mirrored.windows.flip(2)) / 2
+    logits = (maps.logits + mirrored.logits) / 2
+    return Maps((maps.patches + mirrored.patches.flip(2)) / 2, windows, logits, maps.patch)
+
+
+def placed(maps: Maps, number: int, preprocess: Preprocess, size: tuple[int, int], model: nn.Module) -> dict[str, Any]:
+    """Returns the fields of an Explanation that say where the values of an image of a batch lie in its photograph."""
+    box = preprocess.box(size)
+    scale = (box.bottom - box.top) / preprocess.side[0], (box.right - box.left) / preprocess.side[1]
+    fields: dict[str, Any] = {"patches": maps.patches[number].float().cpu().numpy(), "box": box, "size": size}
+    fields["patch"] = (scale[0] * maps.patch, scale[1] * maps.patch)
+    if maps.windows is not None and isinstance(model, SuperTokenTransformer):
+        windows, side = maps.windows[number].float().cpu(), model.architecture.stride * model.architecture.window
+        fields["windows"] = (windows / windows.abs().sum().clamp(min=1e-12)).numpy()
+        fields["window"] = (scale[0] * side, scale[1] * side)
+    return fields
 
 
 def class_number(predictor: Predictor, name: str) -> int:
@@ -178,57 +269,22 @@ def likeliest(probabilities: Tensor, topk: int) -> list[int]:
     return probabilities.topk(min(topk, len(probabilities))).indices.tolist()
 
 
-def _explanation(
-    file: str,
-    label: str,
-    probability: float,
-    method: str,
-    maps: Maps,
-    number: int,
-    predictor: Predictor,
-    architecture: Architecture,
-    size: tuple[int, int],
-) -> Explanation:
-    """Makes the explanation of one row of a batch of maps."""
-    patches, windows = maps.patches[number].float().cpu(), maps.windows[number].float().cpu()
-    box = predictor.preprocess.box(size)
-    stride, M = architecture.stride, architecture.window
-    return Explanation(
-        file=file,
-        label=label,
-        probability=probability,
-        method=method,
-        map=in_photograph(patches, box, size, predictor.preprocess.side, stride),
-        box=box,
-        windows=(windows / windows.abs().sum().clamp(min=1e-12)).numpy(),
-        window=(stride * M / predictor.preprocess.side[0], stride * M / predictor.preprocess.side[1]),
-        positive=float(patches.clamp(min=0).sum()),
-        negative=float(patches.clamp(max=0).sum()),
-    )
-
-
-def in_photograph(patches: Tensor, box: Box, size: tuple[int, int], side: tuple[int, int], stride: int) -> np.ndarray:
-    """Interpolates the values of patches [h, w] linearly at the pixels of a photograph.
+def hats(length: int, first: float, last: float, patch: float, count: int) -> Tensor:
+    """Returns the weight of each of `count` patches at each of `length` pixels, [length, count].
 
     Args:
-        patches: A value at the centre of each patch.
-        box: The part of the photograph that the patches cover.
-        size: Width and height of the photograph in pixels.
-        side: Height and width of the square that the network sees, in pixels.
-        stride: Side of a patch in pixels of the square.
-
-    Returns:
-        float32 [height, width]; 0 outside the box.
+        length: Pixels of a photograph along one side.
+        first: Where the first patch begins, in pixels.
+        last: Where the network's view ends; pixels outside have no weight.
+        patch: Side of a patch in pixels of the photograph.
+        count: Number of patches.
     """
-    width, height = size
-    rows = hats(height, box.top, box.bottom, side[0], stride, patches.shape[0])
-    columns = hats(width, box.left, box.right, side[1], stride, patches.shape[1])
-    return (rows @ patches @ columns.T).numpy()
-
-
-def hats(length: int, first: float, last: float, side: int, stride: int, count: int) -> Tensor:
-    """Returns the weight of each of `count` patches at each of `length` pixels [length, count]; rows outside are 0."""
-    place = (torch.arange(length) + 0.5 - first) / (last - first) * side  # in pixels of the square
-    centre = (place / stride - 0.5).clamp(0, count - 1)
+    place = torch.arange(length) + 0.5
+    centre = ((place - first) / patch - 0.5).clamp(0, count - 1)
     weights = (1 - (centre[:, None] - torch.arange(count)).abs()).clamp(min=0)
-    return weights * ((place >= 0) & (place <= side))[:, None]
+    return weights * ((place >= first) & (place <= last))[:, None]
+
+
+Method = Callable[[Any, Tensor, Tensor], Maps]
+METHODS: dict[str, Method] = {**SUPER_TOKEN_METHODS, "gradcam": grad_cam}
+"""The methods by name; the first one is the default: docs/explanations.md says what each is worth."""

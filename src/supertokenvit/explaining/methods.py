@@ -24,13 +24,15 @@ class Maps:
 
     Args:
         patches: A value for each patch [B, h, w]; what spoke against the class may be negative.
-        windows: A value for each window [B, gh, gw].
+        windows: A value for each window [B, gh, gw]; None of a model without windows.
         logits: [B, K]
+        patch: Side of a patch in pixels.
     """
 
     patches: Tensor
-    windows: Tensor
+    windows: Tensor | None
     logits: Tensor
+    patch: int
 
 
 class GatesHeld(TorchFunctionMode):
@@ -67,7 +69,9 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 def composed_gradients(model: SuperTokenTransformer, images: Tensor, target: Tensor) -> Maps:
     """Gradient times attention of all layers, composed from the class to the patches, with gates held.
 
-    The rule is that of Chefer et al., arXiv 2103.15679, section 3.2, for a class token that reads Super tokens.
+    The rule is that of Chefer et al., arXiv 2103.15679, section 3.2, for a class token that reads Super tokens. One
+    step differs: what is negative is dropped behind the mean over the heads and not before it. Heads that speak against
+    each other then cancel (docs/explanations.md compares both).
 
     Args:
         model: In eval mode.
@@ -78,15 +82,12 @@ def composed_gradients(model: SuperTokenTransformer, images: Tensor, target: Ten
         logits, collect = model.forward_collect(images)
         names = [name for name in collect if name.endswith(".attention") and name.split(".")[0] in KINDS]
         gradients = torch.autograd.grad(chosen(logits, target).sum(), [collect[name] for name in names])
-    flow = {
-        name: (gradient * collect[name]).clamp(min=0).mean(-3).detach()  # over the heads
-        for name, gradient in zip(names, gradients, strict=True)
-    }
+    flow = {name: flowing(g, collect[name]) for name, g in zip(names, gradients, strict=True)}
     read: Any = sum(flow[name][:, 0] for name in names if name.startswith("class."))  # [B, gh*gw]
     for name in reversed([name for name in names if name.startswith("global.")]):
         read = read + (read[:, None] @ flow[name])[:, 0]
     locals_ = [flow[name] for name in names if name.startswith("local.")]  # each [B, gh*gw, T, T]
-    tokens = torch.zeros(locals_[-1].shape[:-1])
+    tokens = read.new_zeros(locals_[-1].shape[:-1])
     tokens[..., 0] = read
     for layer in reversed(locals_):
         tokens = tokens + (tokens[..., None, :] @ layer)[..., 0, :]
@@ -94,6 +95,11 @@ def composed_gradients(model: SuperTokenTransformer, images: Tensor, target: Ten
 
 
 KINDS = ("local", "global", "class")
+
+
+def flowing(gradient: Tensor, attention: Tensor) -> Tensor:
+    """Says how much of each token flows to each other one for a class, [..., heads, T, T] -> [..., T, T]."""
+    return (gradient * attention).mean(-3).clamp(min=0).detach()
 
 
 def attention_only(model: SuperTokenTransformer, images: Tensor, target: Tensor) -> Maps:
@@ -150,13 +156,10 @@ def integrated_gradients(model: SuperTokenTransformer, images: Tensor, target: T
             point = (images * ((step + 0.5) / STEPS)).detach().requires_grad_()
             total += torch.autograd.grad(chosen(model(point), target).sum(), point)[0]
     with torch.no_grad():
-        logits, collect = model.forward_collect(images)
+        logits = model(images)
     stride = model.architecture.stride
-    h, w = collect["size"].tolist()
-    pixels = (total / STEPS * images).sum(1)
-    pixels = F.pad(pixels, (0, w * stride - pixels.shape[2], 0, h * stride - pixels.shape[1]))
-    patches = pixels.unflatten(2, (w, stride)).unflatten(1, (h, stride)).sum((2, 4))
-    return Maps(patches, in_windows(model, collect, patches), logits)
+    patches = summed((total / STEPS * images).sum(1), stride)
+    return Maps(patches, summed(patches, model.windows.side), logits, stride)
 
 
 def occlusion(model: SuperTokenTransformer, images: Tensor, target: Tensor) -> Maps:
@@ -208,22 +211,21 @@ def placed(
     """Puts the values of tokens [B, gh*gw, T] and of windows [B, gh*gw] into their places."""
     grid, size = (tuple(collect[name].tolist()) for name in ("grid", "size"))
     patches = model.windows.patch_grid(tokens.unsqueeze(-1), grid, size)[:, 0]
-    return Maps(patches, read.unflatten(1, grid), logits.detach())
+    return Maps(patches, read.unflatten(1, grid), logits.detach(), model.architecture.stride)
 
 
-def in_windows(model: SuperTokenTransformer, collect: dict[str, Tensor], patches: Tensor) -> Tensor:
-    """Sums values of patches [B, h, w] in their windows [B, gh, gw]."""
-    M, (gh, gw) = model.windows.side, collect["grid"].tolist()
-    padded = F.pad(patches, (0, gw * M - patches.shape[2], 0, gh * M - patches.shape[1]))
-    return padded.unflatten(2, (gw, M)).unflatten(1, (gh, M)).sum((2, 4))
+def summed(values: Tensor, side: int) -> Tensor:
+    """Sums values [B, H, W] in squares of that side [B, gh, gw]; the last ones may be cut off."""
+    padded = F.pad(values, (0, -values.shape[2] % side, 0, -values.shape[1] % side))
+    return padded.unflatten(2, (-1, side)).unflatten(1, (-1, side)).sum((2, 4))
 
 
 Method = Callable[[SuperTokenTransformer, Tensor, Tensor], Maps]
-METHODS: dict[str, Method] = {
+SUPER_TOKEN_METHODS: dict[str, Method] = {
     "composed": composed_gradients,
     "gradient": token_gradients,
     "attention": attention_only,
     "integrated": integrated_gradients,
     "occlusion": occlusion,
 }
-"""The methods by name; the first one is the default: docs/explanations.md says what each is worth."""
+"""The methods of this file by name."""

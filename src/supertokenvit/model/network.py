@@ -21,7 +21,7 @@ from .learned_grid import LearnedGrid
 from .mixer import Mixer
 from .stem import Stem
 from .timm_contract import TimmContract, check_count, check_pool, check_rate
-from .windows import Windows, at_least_each, beyond, patch_grid_size, super_token_map
+from .windows import SuperTokenMap, Windows, at_least_each, beyond, patch_grid_size
 
 ALL_LAYERS = 1 << 30  # as the number of the last layer to run
 
@@ -105,6 +105,7 @@ class SuperTokenTransformer(TimmContract):
             n = f"global.{i}"
             self.global_layers.append(GlobalLayer(block(n, a.mlp_ratio, rate), mixer(n, a.global_mixer, rate), name=n))
         self.norm = nn.LayerNorm(a.width, eps=1e-6, **dd)
+        self.super_map = SuperTokenMap()
         self.class_token = nn.Parameter(torch.empty(1, 1, a.width, **dd)) if global_pool == "token" else None
         self.class_layers = nn.ModuleList(
             ClassLayer(a.width, a.heads, mlp_ratio=a.mlp_ratio, name=f"class.{i}", **drops, **common)
@@ -141,7 +142,7 @@ class SuperTokenTransformer(TimmContract):
         """
         x, _, grid, size = self.forward_tokens(x, collect, sizes=sizes)
         x = self.norm(x)
-        x = self.windows.patch_grid(x, grid, size) if self.ends_in_patches else super_token_map(x, grid)
+        x = self.windows.patch_grid(x, grid, size) if self.ends_in_patches else self.super_map(x, grid)
         if sizes is not None:
             unit = self.stride * (1 if self.ends_in_patches else self.windows.side)
             x = x.masked_fill(beyond(at_least_each(sizes, unit), x.shape[2], x.shape[3]).unsqueeze(1), 0.0)

@@ -168,6 +168,16 @@ def patch_grid_size(img_size: Union[int, Tuple[int, int]], stride: int) -> Tuple
     return at_least(sides[0], stride), at_least(sides[1], stride)
 
 
+class SuperTokenMap(nn.Module):
+    """Lays the Super tokens [B, gh*gw, C] out by their windows, as a map [B, C, gh, gw].
+
+    It is a module so that Grad-CAM and its like can watch its output, which has the shape of a convolution's.
+    """
+
+    def forward(self, x: Tensor, grid: Tuple[int, int]) -> Tensor:
+        return super_token_map(x, grid)
+
+
 def super_token_map(x: Tensor, grid: Tuple[int, int]) -> Tensor:
     """[B, gh*gw, C] -> [B, C, gh, gw]"""
     return x.transpose(1, 2).unflatten(2, (grid[0], grid[1]))
