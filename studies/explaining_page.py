@@ -11,8 +11,8 @@ from . import common
 from .common import read_rows, refuse_options
 
 INTRO = """
-How faithful the maps of `supertokenvit explain` are. Each figure is a mean over images with its 95 % interval (bootstrap
-over the images). `composed` is the default.
+How faithful the maps of `supertokenvit explain` are. Each figure is a mean over images with its 95 % interval
+(bootstrap over the images). `composed` is the default.
 
 - *Grid game*: four test images of different classes, each of which the model answers rightly alone, side by side in one
   image of twice the size. Each of the four classes is explained. The figure is the share of the positive evidence
@@ -22,8 +22,8 @@ over the images). `composed` is the default.
   answered rightly. The figure is the share of the positive evidence in that window.
 - *SRG*: patches are taken away, once the least important first and once the most important first. The figure is the
   area between the two curves of the probability of the answered class: higher is better. What is taken away becomes
-  the mean colour; with *fill* it becomes what its neighbours hold, by diffusion; with *ROAD* it is imputed linearly with
-  noise (arXiv 2202.00449).
+  the mean colour; with *fill* it becomes what its neighbours hold, by diffusion; with *ROAD* it is imputed linearly
+  with noise (arXiv 2202.00449).
 - *SaCo* says whether groups of patches that are said to matter more do so (arXiv 2404.01415): from -1 to 1, higher is
   better.
 - *Randomised* is the rank correlation of a map with that of the same network with random weights. A map that explains
