@@ -28,7 +28,7 @@ import copy
 import json
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -216,8 +216,8 @@ def interval(values: Tensor, seed: int = 0) -> tuple[float, float, float]:
 
 def measure(
     model: Any, images: Tensor, targets: Tensor, count: int, rivals: dict[str, Explain], blind: dict[str, Explain]
-) -> list[dict[str, Any]]:
-    """Returns a row for each method and measure.
+) -> Iterator[list[dict[str, Any]]]:
+    """Yields for each method its rows, one for each measure.
 
     Args:
         model: In eval mode.
@@ -238,7 +238,6 @@ def measure(
     some = images[:count]
     with torch.no_grad():
         answered = torch.cat([model(part).argmax(1) for (part,) in batches(some, size=100)])
-    rows = []
     for name, explain in rivals.items():
         torch.manual_seed(0)
         maps = torch.cat([explain(*part) for part in batches(some, answered)])
@@ -256,13 +255,14 @@ def measure(
         results["ROAD"] = torch.cat([removal(model, x, y, m, "ROAD", steps=8) for x, y, m in parts])
         torch.manual_seed(0)
         results["randomised"] = correlation(maps, torch.cat([blind[name](*part) for part in batches(some, answered)]))
+        rows = []
         for what, values in results.items():
             mean, low, high = interval(values)
             rows.append(
                 {"method": name, "measure": what, "images": len(values), "mean": mean, "low": low, "high": high}
             )
             print(f"{name}: {what} {mean:.3f} [{low:.3f}, {high:.3f}]", flush=True)
-    return rows
+        yield rows
 
 
 def costs(model: Any, images: Tensor, rivals: dict[str, Explain], rounds: int = 7) -> list[dict[str, Any]]:
@@ -313,19 +313,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     images = normalize(pixels, predictor.data_config["mean"], predictor.data_config["std"])
     order = [predictor.classes.index(name) for name in test.classes]
     targets = torch.tensor([order[test.targets[i]] for i in picked])
-    if args.costs:
-        rows = costs(model, images, rivals)
-    else:
-        torch.manual_seed(0)
-        random = copy.deepcopy(model)
-        random.init_weights()  # type: ignore[operator]
-        rows = measure(model, images, targets, args.count, rivals, contestants(random))
     here = {"model": args.name or args.model, "data": args.data.name, "img_size": images.shape[2], "date": now()}
     here |= {"commit": commit(), "environment": json.dumps(environment())}
     path = RESULTS / "explaining" / "rows.csv"
-    new = [row | here for row in rows]
-    keys = {tuple(row[name] for name in KEY) for row in new}
-    write_rows(path, [*(row for row in read_rows(path) if tuple(row[name] for name in KEY) not in keys), *new])
+    torch.manual_seed(0)
+    random = copy.deepcopy(model)
+    random.init_weights()  # type: ignore[operator]
+    found = measure(model, images, targets, args.count, rivals, contestants(random))
+    for rows in [costs(model, images, rivals)] if args.costs else found:  # kept method by method: it takes an hour
+        new = [row | here for row in rows]
+        keys = {tuple(row[name] for name in KEY) for row in new}
+        write_rows(path, [*(row for row in read_rows(path) if tuple(row[name] for name in KEY) not in keys), *new])
 
 
 if __name__ == "__main__":
