@@ -1,6 +1,8 @@
 """Image to patch grid. Shape letters as in network.py."""
 
-from typing import Any, List
+from itertools import accumulate
+from operator import mul
+from typing import Any, Dict, List
 
 import torch
 from timm.layers import ConvNormAct
@@ -8,14 +10,39 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
+def channels_last(x: torch.Tensor) -> torch.Tensor:
+    """The same images in channels-last memory; torch's own memory_format does not go with vmap."""
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
 class ChannelsLast(nn.Sequential):
     """One after the other, in channels-last memory: convolutions are faster so, and so is the cut into windows."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # torch's memory_format does not go with vmap
+        x = channels_last(x)
         for layer in self:
             x = layer(x)
         return x
+
+
+def maps_of(stem: nn.Sequential, x: torch.Tensor) -> Dict[int, torch.Tensor]:
+    """Images [B, in_chans, H, W] -> the stem's last map at each stride, by stride; the last is its answer."""
+    x, maps = channels_last(x), {}
+    for layer, stride in zip(stem, strides_in(stem), strict=True):
+        maps[stride] = x = layer(x)
+    return maps
+
+
+def part_of(stem: nn.Sequential, stride: int) -> nn.Sequential:
+    """Returns the part of a stem that gives the maps up to a stride."""
+    kept = [layer for layer, reached in zip(stem, strides_in(stem), strict=True) if reached <= stride]
+    return ChannelsLast(*kept) if len(kept) < len(stem) else stem
+
+
+def strides_in(stem: nn.Sequential) -> List[int]:
+    """Counts the pixels from one place to the next in what each layer of a stem gives."""
+    convs = [getattr(layer, "conv", layer) for layer in stem]
+    return list(accumulate((conv.stride[0] if isinstance(conv, nn.Conv2d) else 1 for conv in convs), mul))
 
 
 class Stem(ChannelsLast):

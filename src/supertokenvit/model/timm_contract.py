@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set, Tuple, Union
 
 import torch
 from timm.layers import get_device_dtype, to_2tuple
-from timm.models._features import feature_take_indices
+from timm.models._features import FeatureInfo, feature_take_indices
 from timm.models._input import update_model_input_size
 from torch import Tensor, nn
 
 from .architecture import Architecture
 from .windows import Windows, patch_grid_size, super_token_map
 
+__all__ = ["FeatureInfo", "TimmContract", "check_count", "check_pool", "check_rate"]
 POOLS = ("token", "avg", "")
 
 
@@ -44,7 +45,7 @@ class TimmContract(nn.Module):
     if TYPE_CHECKING:  # not at run time: torch.jit.script would take them for attributes
         architecture: Architecture
         windows: Windows
-        stem: nn.Module
+        stem: nn.Sequential
         norm: nn.Module
         local_layers: nn.ModuleList
         global_layers: nn.ModuleList
