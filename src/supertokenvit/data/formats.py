@@ -9,8 +9,11 @@ import numpy as np
 
 from ..run_folder import is_output
 from .archives import is_zip, tar_members, zip_members
+from .boxes import stored_boxes
+from .coco import find_box_tables, read_coco
 from .layout import LAYOUT, sort_into_splits
 from .listing import counted, is_image_name, list_folder
+from .pascal_voc import find_annotations, read_voc
 from .readers import FolderReader, TarReader, ZipReader
 from .sources import DataError, Files, Stored, class_name
 from .tables import find_tables, open_tables
@@ -32,9 +35,8 @@ def open_path(spec: str) -> Stored:
         if os.sep != "/":
             files, folders = ([name.replace(os.sep, "/") for name in names] for names in (files, folders))
         tables = find_tables(path, files)
-        if tables:
-            stored = open_tables(tables, files, path)
-        else:
+        stored = open_tables(tables, files, path) if tables else _open_boxes(path, files)
+        if stored is None:
             stored = _open_files(spec, files, folders, lambda kept: FolderReader(path, [files[i] for i in kept]))
         stored.left_out = listing.left_out + stored.left_out
         return stored
@@ -49,6 +51,20 @@ def open_path(spec: str) -> Stored:
     stored = _open_files(spec, names, members.folders, reader)
     stored.left_out = members.left_out + outputs + stored.left_out
     return stored
+
+
+def _open_boxes(root: Path, files: Sequence[str]) -> Stored | None:
+    """Makes a source of each split of a folder with boxes; None if nobody wrote any down there."""
+
+    def read(name: str) -> bytes:
+        return (root / name).read_bytes()
+
+    voc = find_annotations(files)
+    coco = {} if voc else find_box_tables(files, read)
+    if not voc and not coco:
+        return None
+    found, left_out = read_voc(files, voc, read) if voc else read_coco(files, coco)
+    return stored_boxes(found, lambda kept: FolderReader(root, kept), left_out)
 
 
 def _open_files(

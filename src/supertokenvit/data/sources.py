@@ -6,7 +6,7 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -62,6 +62,15 @@ class Source(ABC):
     def multi_label(self) -> bool:
         """Whether an image may have several classes."""
         return self.targets.ndim == 2
+
+    @property
+    def task(self) -> str:
+        """What the labels ask of a model: "classification", "multi-label" or "detection"."""
+        return "multi-label" if self.multi_label else "classification"
+
+    def target(self, i: int) -> Any:
+        """Returns what is to be learned of an image."""
+        return self.targets[i]
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -153,6 +162,13 @@ class Subset(Source):
         self.indices = np.asarray(indices, dtype=np.int64)
         self.classes = source.classes
         self.targets = source.targets[self.indices]
+
+    @property
+    def task(self) -> str:
+        return self.source.task
+
+    def target(self, i: int) -> Any:
+        return self.source.target(int(self.indices[i]))
 
     def name(self, i: int) -> str:
         return self.source.name(int(self.indices[i]))

@@ -230,6 +230,10 @@ def fingerprint(source: Source) -> str:
     for i in range(len(source)):
         digest.update(b"\0" + source.key(i).encode())
     digest.update(np.ascontiguousarray(source.targets).tobytes())
+    if source.task == "detection":
+        for i in range(len(source)):
+            for part in source.target(i):
+                digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -332,6 +336,10 @@ def _check_training_images(spec: str, train: Source) -> None:
     odd = next((name for name in train.classes if any("\ud800" <= letter <= "\udfff" for letter in name)), None)
     if odd is not None:
         raise DataError(f"{spec}: the name of class {ascii(odd)} is not in UTF-8: rename its folder")
+    if train.task == "detection":
+        if not train.classes:
+            raise DataError(f"{spec}: no box in its annotations")
+        return
     present = train.classes if train.multi_label else [train.classes[c] for c in np.unique(train.targets)]
     if len(present) < 2:
         raise DataError(
