@@ -1,0 +1,1 @@
+"""Answers for places of an image instead of the whole of it."""
