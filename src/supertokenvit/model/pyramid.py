@@ -11,7 +11,7 @@ ViTDet (arXiv 2203.16527, section 3); DIFF: finer maps are the stem's, not decon
 Letters in shapes: network.py.
 """
 
-from typing import TYPE_CHECKING, List, Sequence, Union
+from typing import TYPE_CHECKING, List, Sequence, Union, cast
 
 import torch
 import torch.nn.functional as F
@@ -74,7 +74,7 @@ class Pyramid(nn.Module):
         self.out_indices = sorted({index % len(levels) for index in chosen})
         self.feature_info = FeatureInfo(levels, tuple(self.out_indices))
         self.strides = [strides[index] for index in self.out_indices]  # before the output stride limits them
-        self.stem = part_of(model.stem, max(self.strides))
+        self.stem = part_of(cast(nn.Sequential, model.stem), max(self.strides))
         if max(self.strides) >= a.stride:
             self.windows, self.local_layers, self.global_layers = model.windows, model.local_layers, model.global_layers
             self.super_norm = model.norm

@@ -45,7 +45,7 @@ class TimmContract(nn.Module):
     if TYPE_CHECKING:  # not at run time: torch.jit.script would take them for attributes
         architecture: Architecture
         windows: Windows
-        stem: nn.Sequential
+        stem: nn.Module
         norm: nn.Module
         local_layers: nn.ModuleList
         global_layers: nn.ModuleList
