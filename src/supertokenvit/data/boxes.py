@@ -94,6 +94,9 @@ class BoxFiles(Files):
         part = slice(self.starts[i], self.starts[i + 1])
         return Boxes(self.boxes[part], self.labels[part], self.crowd[part])
 
+    def label_bytes(self, i: int) -> bytes:
+        return b"".join(np.ascontiguousarray(part).tobytes() for part in self.target(i))
+
     def image(self, i: int, enough: int | None = None) -> Image.Image:
         """Decodes an image to 8-bit RGB, always wholly: the boxes are in its pixels.
 

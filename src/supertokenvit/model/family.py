@@ -114,9 +114,7 @@ def _create(variant: str, pretrained: bool = False, **kwargs) -> nn.Module:
     features: Dict[str, Any] = {"feature_cls": Pyramid, "out_indices": tuple(range(len(strides_of(stride))))}
     if args.get("features_only"):
         features.update({key: args.pop(key) for key in ("feature_cls", "output_stride") if key in args})
-    if (
-        features["feature_cls"] is not Pyramid
-    ):  # single layers: first and last map of patch tokens, last of Super tokens
+    if isinstance(features["feature_cls"], str):  # timm's own: maps of single layers, of patch and of Super tokens
         features["out_indices"] = tuple(sorted({0, L - 1, L + G - 1}))
     return build_model_with_cfg(
         SuperTokenTransformer,

@@ -11,7 +11,7 @@ ViTDet (arXiv 2203.16527, section 3); DIFF: finer maps are the stem's, not decon
 Letters in shapes: network.py.
 """
 
-from typing import TYPE_CHECKING, List, Sequence, Union, cast
+from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple, Union, cast
 
 import torch
 import torch.nn.functional as F
@@ -100,8 +100,12 @@ class Pyramid(nn.Module):
         super_tokens = x[:, :, 0]  # [B, gh*gw, C]
         for layer in self.global_layers:
             super_tokens = layer(super_tokens, grid)
-        x = self.norm(x) + self.super_norm(super_tokens).unsqueeze(2)
+        x = self.handed_back(self.norm(x), self.super_norm(super_tokens), grid, mask)
         return self.windows.patch_grid(x, grid, size)
+
+    def handed_back(self, x: Tensor, super_tokens: Tensor, grid: Tuple[int, int], mask: Optional[Tensor]) -> Tensor:
+        """Gives patch tokens [B, gh*gw, T, C] what the Super tokens of their windows [B, gh*gw, C] have learned."""
+        return x + super_tokens.unsqueeze(2)
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..machine import wait_for
-from ..tasks import Classification
+from ..tasks import Task
 from .checkpoint import Standing
 from .optimizer import make_optimizer
 from .recipe import Recipe
@@ -21,15 +21,16 @@ RECENT = 1000  # steps whose times are remembered
 DISTURBED = 5.0  # a step that takes so many times as long as usual was disturbed by something else
 
 
-def recipe_step(model: nn.Module, recipe: Recipe, device: torch.device) -> TrainingStep:
+def recipe_step(model: nn.Module, recipe: Recipe, device: torch.device, task: Task) -> TrainingStep:
     """Makes the recipe's training step for one process, to be timed on random images.
 
     Args:
         model: On the device, as assembly.to_train leaves it.
         recipe: Decides batch size, precision, optimiser and clipping.
         device: Where it computes.
+        task: Its loss.
     """
-    optimizer, task = make_optimizer(model, recipe, device), Classification()
+    optimizer = make_optimizer(model, recipe, device)
     step = TrainingStep(model, optimizer, task, device, precision=recipe.precision)
     step.accumulate, step.clip_grad = recipe.accumulate, recipe.clip_grad
     return step
@@ -43,7 +44,7 @@ def random_images(recipe: Recipe, device: torch.device) -> Tensor:
 
 
 def seconds_per_image(
-    model: nn.Module, recipe: Recipe, device: torch.device, num_classes: int, seconds: float
+    model: nn.Module, recipe: Recipe, device: torch.device, task: Task, num_classes: int, seconds: float
 ) -> tuple[float, float]:
     """Measures a copy of the model: seconds of a training step and of an evaluation, per image, as medians.
 
@@ -51,17 +52,18 @@ def seconds_per_image(
         model: What will be trained.
         recipe: Decides batch size, image size, precision and optimizer.
         device: Where it computes.
+        task: What is learned.
         num_classes: K.
         seconds: For how long to measure each of the two, at least.
     """
     twin = copy.deepcopy(model).train()
-    step, images = recipe_step(twin, recipe, device), random_images(recipe, device)
-    targets = torch.randint(0, num_classes, (len(images),), device=device)
+    step, images = recipe_step(twin, recipe, device, task), random_images(recipe, device)
+    targets = task.blank_targets(len(images), images.shape[-1], num_classes).to(device)
     part = images[: len(images) // recipe.accumulate]
 
     def evaluation() -> None:
         with torch.inference_mode():
-            twin(part).sum().item()
+            twin(part)
 
     def median(work: Callable[[], object]) -> float:
         work()
