@@ -18,6 +18,7 @@ import torch
 from supertokenvit.benchmarking.report import quartiles
 from supertokenvit.benchmarking.timing import take_turns
 from supertokenvit.machine import environment, keep_freed_memory
+from supertokenvit.tasks import Classification
 from supertokenvit.training.assembly import to_train
 from supertokenvit.training.pacing import random_images, recipe_step
 from supertokenvit.training.recipe import Recipe
@@ -37,7 +38,10 @@ def call_of(recipe: Recipe, mode: str) -> Callable[[], Any]:
     to_train(model, recipe, CPU)
     images = random_images(recipe, CPU, max(recipe.training_sizes))
     if mode == "train":
-        step, targets = recipe_step(model.train(), recipe, CPU), torch.randint(0, CLASSES, (len(images),))
+        step, targets = (
+            recipe_step(model.train(), recipe, CPU, Classification()),
+            torch.randint(0, CLASSES, (len(images),)),
+        )
         return lambda: step(images, targets, lr=recipe.lr or 0.0)
     model.eval()
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from supertokenvit.data.sources import Source
-from supertokenvit.tasks import Classification, FiguresError, MultiLabel, task_of
+from supertokenvit.tasks import Classification, FiguresError, MultiLabel
 from supertokenvit.training.assembly import balanced_sampling, class_weights
 from supertokenvit.training.recipe import Recipe, RecipeError
 
@@ -72,10 +72,6 @@ def test_weights_of_classes():
         class_weights(Recipe(class_weights={"z": 1.0}), source, device)
     shares = balanced_sampling(source)
     assert [shares[source.targets == k].sum() for k in range(3)] == pytest.approx([1, 1, 1])
-
-
-def test_the_labels_tell_the_task():
-    assert task_of(HARD) is Classification and task_of(BITS) is MultiLabel
 
 
 def test_the_score_is_the_figure_that_bears_its_name():

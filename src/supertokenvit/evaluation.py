@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -12,15 +13,23 @@ from torch import Tensor
 from .console import watched
 from .data.decode import BadImage
 from .data.loading import eval_batches
-from .data.sources import ProcessShare, Source, targets_by_name, unknown_classes
+from .data.masks import Reading
+from .data.sources import ProcessShare, Source
 from .data.splits import TrainedOn, data_found, open_split
 from .errors import UserError
 from .model_folder import ModelCard, read_config
 from .prediction import Predictor, Views, load
 from .run_folder import RunFolder
-from .tasks import Evaluation, Task, task_of
+from .tasks import Evaluation, FiguresError, Ragged, Task
 
 BATCH = 64
+LABELS = {
+    "classification": "one label",
+    "multi-label": "several labels",
+    "segmentation": "a mask",
+    "detection": "boxes",
+}
+"""What the images of a task have, as people call it."""
 
 
 class EvaluationError(UserError):
@@ -94,7 +103,8 @@ def open_labelled(
         DataError: The data cannot be read, or has no such split.
         EvaluationError: The model does not say what it was trained on, and no data is named.
     """
-    folder = RunFolder(read_config(run)[0].parent)
+    path, content = read_config(run)
+    folder = RunFolder(path.parent)
     spec = data or card.data
     if spec is None:
         raise EvaluationError("--data is missing: the model does not say what it was trained on")
@@ -103,22 +113,8 @@ def open_labelled(
     memory = None
     if card.data_fingerprint is not None:
         memory = TrainedOn(card.data_fingerprint, card.val_fraction, card.seed, folder.kept_for_validation())
-    return open_split(spec, split, trained_on=memory, must_be_known=data is None)
-
-
-def known_targets(source: Source, classes: list[str]) -> np.ndarray:
-    """Returns the source's targets as numbers of the model's classes, matched by name.
-
-    Raises:
-        EvaluationError: The data has a class that the model does not know.
-    """
-    unknown = unknown_classes(source, classes)
-    if unknown:
-        raise EvaluationError(
-            f"the data has classes that the model does not know: {', '.join(unknown[:5])}; "
-            f"it knows {', '.join(classes[:10])}"
-        )
-    return targets_by_name(source, classes)
+    reading = Reading(card.task, tuple(content.get("label_names") or ()), card.ignore)
+    return open_split(spec, split, trained_on=memory, must_be_known=data is None, reading=reading)
 
 
 @dataclass
@@ -126,15 +122,15 @@ class Answers:
     """What a model answers for labelled images.
 
     Args:
-        logits: [N, K].
-        targets: Class numbers [N], or 0 or 1 for each label [N, K].
+        logits: [N, K]; of other tasks, what Task.found returns of each image.
+        targets: Class numbers [N], or 0 or 1 for each label [N, K]; of other tasks, what Task.truth returns.
         indices: The places of the images in the source.
         source: The images.
         left_out: Images that could not be decoded, with the reasons.
     """
 
-    logits: Tensor
-    targets: Tensor
+    logits: Any
+    targets: Any
     indices: np.ndarray
     source: Source
     left_out: list[str]
@@ -190,18 +186,23 @@ def answer(
             know, several labels for each image where the model gives one, or the other way round, or an answer that is
             no number.
     """
-    if task_of(source.targets) is not type(predictor.task):
-        of_data, of_model = ("several labels", "one") if source.multi_label else ("one label", "several")
-        raise EvaluationError(f"the data has {of_data} for each image, and the model was trained for {of_model}")
-    if source.multi_label and not source.targets.any():
+    task = predictor.task
+    if source.task != task.name:
+        raise EvaluationError(
+            f"the data has {LABELS[source.task]} for each image, and the model was trained for {LABELS[task.name]}"
+        )
+    if source.task == "multi-label" and not source.targets.any():
         raise EvaluationError("no image of the data has a label, so nothing can be measured")
-    targets = torch.as_tensor(known_targets(source, predictor.classes))
+    try:
+        targets = task.truth(source, predictor.classes)
+    except FiguresError as error:
+        raise EvaluationError(str(error)) from None
     mine = source if share is None else share
     if batches is None:
         batches = eval_batches(mine, predictor.preprocess, batch_size, workers)
     if progress:
         batches = watched(batches, "Evaluating", -(-len(mine) // batch_size))
-    logits: list[Tensor] = []
+    found: list[Any] = []
     kept: list[int] = []
     damaged: list[BadImage] = []
     for images, indices, bad in batches:
@@ -210,20 +211,24 @@ def answer(
             raise EvaluationError(refusal(str(bad[0])))
         if indices:
             with torch.inference_mode():
-                logits.append(predictor.logits(images))
+                found.append(task.found(predictor, images, mine, indices))
             kept += indices if share is None else share.indices[indices].tolist()
-    answered = torch.cat(logits) if logits else torch.empty(0, len(predictor.classes))
-    answers = gather((answered, kept, [str(error) for error in damaged]))
-    whole = torch.cat([found for found, _, _ in answers])
+    answers = gather((joined(found), kept, [str(error) for error in damaged]))
+    whole = joined([some for some, indices, _ in answers if indices])
     # in order, whoever answered; what two processes looked at counts once
     order, first = np.unique([i for _, indices, _ in answers for i in indices], return_index=True)
     if not len(order):
         raise EvaluationError("no image could be decoded")
-    odd = (~torch.isfinite(whole[first]).all(1)).nonzero().flatten()
-    if len(odd):
+    odd = task.broken(whole[first])
+    if odd:
         raise EvaluationError(
             f"{len(odd)} of {len(order)} answers are no numbers, such as that for {source.name(int(order[odd[0]]))}: "
             "the weights are damaged, or the precision is too low"
         )
     left_out = list(dict.fromkeys(line for _, _, lines in answers for line in lines))
     return Answers(whole[first], targets[order], order, source, left_out)
+
+
+def joined(parts: list[Any]) -> Any:
+    """Puts answers for some images behind each other: tensors, or lists of what cannot be stacked."""
+    return torch.cat(parts) if parts and isinstance(parts[0], Tensor) else Ragged(chain.from_iterable(parts))

@@ -14,9 +14,9 @@ import timm
 import torch
 from safetensors import SafetensorError
 from timm.data import resolve_data_config
-from timm.models import save_for_hf
 from torch import nn
 
+from .dense import TASKS
 from .model.architecture import Architecture
 from .model.family import SHIPPED, WEIGHTS
 from .run_folder import RunFolder, RunFolderError, replace_folder
@@ -36,7 +36,7 @@ class ModelCard:
     """What a training wrote down about its model, besides weights, classes and preprocessing."""
 
     task: str = "classification"
-    """What the model answers: "classification" (one label for each image) or "multi-label"."""
+    """What the model answers: "classification" (one label for each image), "multi-label" or "segmentation"."""
     tta: str = "none"
     """Views of an image over which the answer is the mean: "none", "flip" or "shift"."""
     data: str | None = None
@@ -51,6 +51,8 @@ class ModelCard:
     """Fraction of the training images that was cut off for validation."""
     seed: int = 0
     """Random seed of the training, and so of that cut."""
+    ignore: int | None = None
+    """A further value of masks, besides 255, whose pixels are neither learned nor counted."""
     temperature: float = 1.0
     """By what the classifier's weights were divided at the end of the training, so that probabilities are neither too
     sure nor too unsure; it was fitted on the validation images."""
@@ -116,8 +118,7 @@ def save_model(trained: TrainedModel) -> None:
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     fresh.chmod(0o755)
     try:
-        labels = {"label_names": trained.classes}
-        save_for_hf(model, str(fresh), model_config=labels, safe_serialization=True, data_config=trained.data_config)
+        TASKS[trained.card.task].write(model, fresh, trained.classes, trained.data_config)
         content = json.loads((fresh / CONFIG).read_text(encoding="utf-8"))
         # all of it, so that the model loads whatever a later version calls by its name
         content["model_args"] = architecture_of(model) | content.get("model_args", {})
@@ -170,7 +171,10 @@ def load_model(path: str | os.PathLike, img_size: int | None = None) -> TrainedM
         {"img_size": img_size} if img_size is not None and "img_size" in content.get("model_args", {}) else {}
     )
     try:
-        model = timm.create_model(f"local-dir:{folder}", pretrained=True, **sized)
+        card = ModelCard.read(content)
+        if card.task not in TASKS:
+            raise ValueError(f"it was trained for {card.task}, which this version does not know")
+        model = TASKS[card.task].read(folder, content, **sized)
     except AssertionError as error:
         raise RunFolderError(f"{path}: not for images of {img_size} px: {str(error) or 'timm refuses it'}") from error
     except RuntimeError as error:  # weights of other names or shapes
@@ -184,7 +188,7 @@ def load_model(path: str | os.PathLike, img_size: int | None = None) -> TrainedM
         model=model.eval(),
         classes=list(content.get("label_names") or content["pretrained_cfg"].get("label_names") or []),
         data_config=data_config | ({} if img_size is None else {"input_size": (3, img_size, img_size)}),
-        card=ModelCard.read(content),
+        card=card,
         path=folder,
     )
 

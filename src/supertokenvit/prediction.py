@@ -16,14 +16,14 @@ from PIL import Image
 from torch import Tensor
 
 from .data.decode import BadImage, decode, printable, to_rgb
+from .dense import TASKS
 from .engines.torch_engine import TorchNetwork
 from .errors import UsageError, UserError
 from .machine import best_device, best_precision, cores
 from .model_folder import ModelCard, TrainedModel, load_model, shipped_model
-from .preprocessing import Preprocess, normalize, views
+from .preprocessing import normalize, views
 from .products import convolution_pays
 from .run_folder import RunFolder
-from .tasks import TASKS
 
 Picture = str | os.PathLike | bytes | Image.Image | np.ndarray
 Views = Literal["none", "flip", "shift"]
@@ -66,8 +66,8 @@ class Predictor:
     ) -> None:
         self.network, self.classes, self.data_config, self.card = network, classes, data_config, card
         self.name = name
-        self.preprocess = Preprocess(data_config)
-        self.task = TASKS[card.task]()
+        self.task: Any = TASKS[card.task]()
+        self.preprocess = self.task.preprocess(data_config)
 
     @classmethod
     def of(

@@ -132,12 +132,14 @@ def test_saved_weights_load_into_another_size_or_head(tmp_path, changes):
     assert loaded(images).shape == (1, changes.get("num_classes", 5))
 
 
-def test_features_are_a_pyramid_of_patch_and_super_tokens():
-    model = timm.create_model("stt_nano", features_only=True, **{k: v for k, v in SMALL.items() if k != "num_classes"})
+def test_timms_getter_gives_maps_of_single_layers():
+    """Without it there is a pyramid (test_pyramid.py)."""
+    getter = {"features_only": True, "feature_cls": "getter"}
+    model = timm.create_model("stt_nano", **getter, **{k: v for k, v in SMALL.items() if k != "num_classes"})
     assert model.feature_info.reduction() == [4, 4, 16]
     assert [tuple(f.shape) for f in model(x())] == [(2, 32, 8, 8), (2, 32, 8, 8), (2, 32, 2, 2)]
     assert [tuple(f.shape) for f in model(x(37))] == [(2, 32, 10, 10), (2, 32, 10, 10), (2, 32, 3, 3)]
-    chosen = timm.create_model("stt_nano", features_only=True, out_indices=(1, -1))
+    chosen = timm.create_model("stt_nano", **getter, out_indices=(1, -1))
     assert chosen.feature_info.reduction() == [4, 16]
 
 

@@ -9,18 +9,29 @@ import numpy as np
 
 from ..run_folder import is_output
 from .archives import is_zip, tar_members, zip_members
+from .boxes import stored_boxes
+from .coco import find_box_tables, read_coco
 from .layout import LAYOUT, sort_into_splits
 from .listing import counted, is_image_name, list_folder
+from .masks import Reading, open_masks
+from .pascal_voc import find_annotations, read_voc
 from .readers import FolderReader, TarReader, ZipReader
 from .sources import DataError, Files, Stored, class_name
 from .tables import find_tables, open_tables
 
+AS_IT_LOOKS = Reading()
+EXPECTED = {
+    "segmentation": "images/NAME.jpg with masks/NAME.png, or both of them in each of train, val and test",
+    "detection": "images with annotations of COCO (.json) or Pascal VOC (.xml)",
+}
 
-def open_path(spec: str) -> Stored:
+
+def open_path(spec: str, reading: Reading = AS_IT_LOOKS) -> Stored:
     """Opens a folder or an archive.
 
     Args:
         spec: The path of a folder, or of a zip or tar file, which may be compressed.
+        reading: What the data does not say itself.
 
     Raises:
         DataError: It cannot be read, is of no known format, or has no images in class folders.
@@ -32,9 +43,8 @@ def open_path(spec: str) -> Stored:
         if os.sep != "/":
             files, folders = ([name.replace(os.sep, "/") for name in names] for names in (files, folders))
         tables = find_tables(path, files)
-        if tables:
-            stored = open_tables(tables, files, path)
-        else:
+        stored = open_tables(tables, files, path) if tables else _open_dense(path, files, reading)
+        if stored is None:
             stored = _open_files(spec, files, folders, lambda kept: FolderReader(path, [files[i] for i in kept]))
         stored.left_out = listing.left_out + stored.left_out
         return stored
@@ -49,6 +59,37 @@ def open_path(spec: str) -> Stored:
     stored = _open_files(spec, names, members.folders, reader)
     stored.left_out = members.left_out + outputs + stored.left_out
     return stored
+
+
+def _open_dense(root: Path, files: Sequence[str], reading: Reading) -> Stored | None:
+    """Makes a source of each split of a folder with masks or boxes; None if there are none, or none are wanted."""
+
+    def read(name: str) -> bytes:
+        return (root / name).read_bytes()
+
+    def make(kept: list[str]) -> FolderReader:
+        return FolderReader(root, kept)
+
+    stored = None
+    if reading.task in (None, "segmentation"):
+        stored = open_masks(files, make, read, reading)
+    if stored is None and reading.task in (None, "detection"):
+        stored = _open_boxes(files, make, read)
+    if stored is None and reading.task in EXPECTED:
+        raise DataError(f"{root}: no data for {reading.task} there; expected {EXPECTED[str(reading.task)]}")
+    return stored
+
+
+def _open_boxes(
+    files: Sequence[str], make: Callable[[list[str]], FolderReader], read: Callable[[str], bytes]
+) -> Stored | None:
+    """Makes a source of each split of a folder with boxes; None if nobody wrote any down there."""
+    voc = find_annotations(files)
+    coco = {} if voc else find_box_tables(files, read)
+    if not voc and not coco:
+        return None
+    found, left_out = read_voc(files, voc, read) if voc else read_coco(files, coco)
+    return stored_boxes(found, make, left_out)
 
 
 def _open_files(

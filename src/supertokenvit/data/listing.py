@@ -150,7 +150,8 @@ def counted(what: str, names: Sequence[str]) -> str:
     if len(names) == 1:
         return f"1 {what}: {first}"
     noun, space, rest = what.partition(" ")
-    return f"{len(names):,} {noun}s{space}{rest}, such as {first}"
+    ending = "es" if noun.endswith("x") else "s"
+    return f"{len(names):,} {noun}{ending}{space}{rest}, such as {first}"
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

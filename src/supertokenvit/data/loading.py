@@ -235,7 +235,7 @@ class EvalImages(Dataset):
         preprocess: PIL -> uint8 [3, S, S].
     """
 
-    def __init__(self, source: Source, preprocess: Preprocess) -> None:
+    def __init__(self, source: Source, preprocess: Any) -> None:
         self.source, self.preprocess = source, preprocess
 
     def __getitem__(self, i: int) -> "Tensor | BadImage":
@@ -252,13 +252,15 @@ def _as_it_is(batch):
     return batch
 
 
-def _stacked(batch: list["Tensor | BadImage"]) -> tuple[Tensor, list[int], list[BadImage], int]:
+def _stacked(batch: list["Tensor | BadImage"]) -> tuple["Tensor | list[Tensor]", list[int], list[BadImage], int]:
     """One tensor of what is whole, with the places, what is not, and how many they are.
 
-    A worker must not send images one by one: each takes a file descriptor.
+    Images of several sizes stay apart. Others must not be sent one by one: each takes a file descriptor.
     """
     places = [i for i, image in enumerate(batch) if isinstance(image, Tensor)]
     whole = [image for image in batch if isinstance(image, Tensor)]
+    if len({image.shape for image in whole}) > 1:
+        return whole, places, [image for image in batch if isinstance(image, BadImage)], len(batch)
     images = torch.stack(whole) if whole else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
     return images, places, [image for image in batch if isinstance(image, BadImage)], len(batch)
 
@@ -270,9 +272,9 @@ def _leave_group(worker: int) -> None:
 
 
 def eval_batches(
-    source: Source, preprocess: Preprocess, batch_size: int, workers: int
-) -> Iterator[tuple[Tensor, list[int], list[BadImage]]]:
-    """Batches in order: images uint8 [N, 3, S, S], their indices, and those that could not be decoded."""
+    source: Source, preprocess: Any, batch_size: int, workers: int
+) -> Iterator[tuple["Tensor | list[Tensor]", list[int], list[BadImage]]]:
+    """Batches in order: images uint8 [N, 3, H, W], or a list if their sizes differ; indices; what is damaged."""
     loader = DataLoader(
         EvalImages(source, preprocess),
         batch_size=batch_size,

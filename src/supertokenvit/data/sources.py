@@ -6,7 +6,7 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -62,6 +62,20 @@ class Source(ABC):
     def multi_label(self) -> bool:
         """Whether an image may have several classes."""
         return self.targets.ndim == 2
+
+    @property
+    def task(self) -> str:
+        """What the labels ask of a model: "classification", "multi-label", "segmentation" or
+        "detection"."""
+        return "multi-label" if self.multi_label else "classification"
+
+    def target(self, i: int) -> Any:
+        """Returns what is to be learned of an image."""
+        return self.targets[i]
+
+    def label_bytes(self, i: int) -> bytes:
+        """Returns what else than `targets` is known of an image's labels, for the fingerprint."""
+        return b""
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -154,6 +168,16 @@ class Subset(Source):
         self.classes = source.classes
         self.targets = source.targets[self.indices]
 
+    @property
+    def task(self) -> str:
+        return self.source.task
+
+    def target(self, i: int) -> Any:
+        return self.source.target(int(self.indices[i]))
+
+    def label_bytes(self, i: int) -> bytes:
+        return self.source.label_bytes(int(self.indices[i]))
+
     def name(self, i: int) -> str:
         return self.source.name(int(self.indices[i]))
 
@@ -186,6 +210,8 @@ def targets_by_name(source: Source, classes: list[str]) -> np.ndarray:
     order = np.array([number[class_name(name)] for name in source.classes], dtype=np.int64)  # also without classes
     if not source.multi_label:
         return order[source.targets]
+    if source.task == "segmentation":  # what is on an image is in its mask
+        return source.targets
     targets = np.zeros((len(source), len(classes)), dtype=np.float32)
     targets[:, order] = source.targets
     return targets

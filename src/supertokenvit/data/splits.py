@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from .cuts import split_by_names, split_by_position, stratified_split
-from .formats import open_path
+from .formats import AS_IT_LOOKS, open_path
 from .layout import LAYOUT
 from .libraries import open_digits, open_hf, open_torchvision
+from .masks import Reading
 from .shards import open_shards
 from .sources import DataError, Source, Stored, Subset, class_name, renamed, unlabelled_images
 
@@ -76,12 +77,14 @@ class Inherited:
     trained_on: TrainedOn
 
 
-def read_splits(spec: str) -> Stored:
+def read_splits(spec: str, reading: Reading = AS_IT_LOOKS) -> Stored:
     """Reads the splits of a data set as they are stored: train, val and test, as many as there are.
 
     Args:
         spec: One of these: a folder of class folders, with or without train, val and test above them; the same as
-            .tar, .tar.gz or .zip; `wds/SHARDS`; `hfds/NAME`; `torch/NAME`; `digits`.
+            .tar, .tar.gz or .zip; `wds/SHARDS`; `hfds/NAME`; `torch/NAME`; `digits`; a folder of images with masks or
+            boxes.
+        reading: What the data does not say itself.
 
     Raises:
         DataError: The data is not there, cannot be read, or is not in a known format.
@@ -95,7 +98,7 @@ def read_splits(spec: str) -> Stored:
             return opener(spec.removeprefix(prefix))
     if not is_there(spec):
         raise DataError(f"{spec}: not there; {LAYOUT}, or one of wds/SHARDS, hfds/NAME, torch/NAME, digits")
-    return open_path(spec)
+    return open_path(spec, reading)
 
 
 def is_there(spec: str) -> bool:
@@ -103,7 +106,14 @@ def is_there(spec: str) -> bool:
     return spec == "digits" or spec.startswith(tuple(PREFIXES)) or Path(spec).exists()
 
 
-def open_splits(spec: str, *, val_fraction: float = 0.1, seed: int = 0, inherited: Inherited | None = None) -> Splits:
+def open_splits(
+    spec: str,
+    *,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    inherited: Inherited | None = None,
+    reading: Reading = AS_IT_LOOKS,
+) -> Splits:
     """Opens a data set for training.
 
     Without a validation split, one is cut from the training split. A test split is never used for it.
@@ -114,11 +124,12 @@ def open_splits(spec: str, *, val_fraction: float = 0.1, seed: int = 0, inherite
         seed: The seed of the cut.
         inherited: What the starting model was trained on, if there is one: what it kept for validation is kept again,
             so that no image that it has learned is used to choose by.
+        reading: As in read_splits.
 
     Raises:
         DataError: The data is not there, is empty, has one class only, or its splits disagree.
     """
-    splits = _for_training(spec, read_splits(spec))
+    splits = _for_training(spec, read_splits(spec, reading))
     if splits.val_is_own:
         return splits
     cut, rule = None, None
@@ -131,17 +142,18 @@ def open_splits(spec: str, *, val_fraction: float = 0.1, seed: int = 0, inherite
     return _cut(splits, cut, rule or "")
 
 
-def open_as_trained(spec: str, trained_on: TrainedOn) -> Splits | None:
+def open_as_trained(spec: str, trained_on: TrainedOn, reading: Reading = AS_IT_LOOKS) -> Splits | None:
     """Opens a data set with the cut that a training made, or returns None if it is not the data of that training.
 
     Args:
         spec: The data, as in read_splits.
         trained_on: What the training remembers.
+        reading: As in read_splits.
 
     Raises:
         DataError: The data cannot be read.
     """
-    return _as_trained(spec, read_splits(spec), trained_on)
+    return _as_trained(spec, read_splits(spec, reading), trained_on)
 
 
 def data_found(spec: str, home: str | None) -> str:
@@ -164,7 +176,12 @@ def data_found(spec: str, home: str | None) -> str:
 
 
 def open_split(
-    spec: str, split: str | None, *, trained_on: TrainedOn | None, must_be_known: bool = False
+    spec: str,
+    split: str | None,
+    *,
+    trained_on: TrainedOn | None,
+    must_be_known: bool = False,
+    reading: Reading = AS_IT_LOOKS,
 ) -> tuple[Source, str, list[str]]:
     """Opens one split of a data set, to measure a model on it.
 
@@ -176,6 +193,7 @@ def open_split(
         split: "train", "val" or "test"; None for test if there is one, else val, else all that is there.
         trained_on: What the model was trained on, if that is known.
         must_be_known: Refuse data without splits unless the model was trained on it.
+        reading: As in read_splits.
 
     Returns:
         The images; the name of what they are: "train", "val", "test" or "all"; and what is left out, in lines.
@@ -183,7 +201,7 @@ def open_split(
     Raises:
         DataError: The data cannot be read, there is no such split, or the data must be known and is not.
     """
-    stored = read_splits(spec)
+    stored = read_splits(spec, reading)
     labelled = {name: source for name, source in stored.splits.items() if not unlabelled_images(source)}
     source, name = _chosen(spec, split, stored, labelled, trained_on, must_be_known)
     return source, name, stored.left_out
@@ -230,6 +248,8 @@ def fingerprint(source: Source) -> str:
     for i in range(len(source)):
         digest.update(b"\0" + source.key(i).encode())
     digest.update(np.ascontiguousarray(source.targets).tobytes())
+    for i in range(len(source)):
+        digest.update(source.label_bytes(i))
     return digest.hexdigest()[:16]
 
 
@@ -332,6 +352,11 @@ def _check_training_images(spec: str, train: Source) -> None:
     odd = next((name for name in train.classes if any("\ud800" <= letter <= "\udfff" for letter in name)), None)
     if odd is not None:
         raise DataError(f"{spec}: the name of class {ascii(odd)} is not in UTF-8: rename its folder")
+    if train.task in ("segmentation", "detection"):
+        if not train.classes:
+            what = "no box in its annotations" if train.task == "detection" else "no class in its masks"
+            raise DataError(f"{spec}: {what}")
+        return
     present = train.classes if train.multi_label else [train.classes[c] for c in np.unique(train.targets)]
     if len(present) < 2:
         raise DataError(

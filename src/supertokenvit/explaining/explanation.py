@@ -16,6 +16,7 @@ from ..errors import UserError
 from ..model.network import SuperTokenTransformer
 from ..prediction import Picture, Predictor, read_picture
 from ..preprocessing import Box, Preprocess, normalize
+from ..tasks import Labels
 from .grad_cam import grad_cam
 from .methods import SUPER_TOKEN_METHODS, Maps
 
@@ -145,6 +146,10 @@ def network_of(predictor: Predictor) -> nn.Module:
         ExplanationError: It does not run in torch, or is in training mode.
     """
     network = predictor.network
+    if not isinstance(predictor.task, Labels):
+        raise ExplanationError(
+            f"{predictor.name}: answers with {predictor.task.name}, and only labels can be explained"
+        )
     if not isinstance(network, TorchNetwork) or not isinstance(network.model, nn.Module):
         raise ExplanationError(f"{predictor.name}: needs a model in torch to be explained")
     if network.model.training:

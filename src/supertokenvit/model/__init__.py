@@ -12,6 +12,7 @@ In the order in which to read it:
 | attention.py | attention within a window, of a Super token alone, and of the class token |
 | mixer.py | how Super tokens of different windows talk |
 | architecture.py | the options that decide which weights there are |
+| pyramid.py | maps at strides 4 to 32, for segmentation and detection |
 | family.py | the named variants, registered with timm |
 | timm_contract.py | what timm asks of a model besides its forward pass |
 | folding.py, summary.py | scales folded into weights for inference; sizes and costs of the variants |

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .architecture import Architecture
 from .network import SuperTokenTransformer
+from .pyramid import Pyramid, strides_of
 from .windows import at_least, patch_grid_size
 
 _SMALL: Dict[str, Any] = dict(
@@ -109,16 +110,18 @@ def checkpoint_filter_fn(state_dict: Dict[str, Any], model: nn.Module) -> Dict[s
 def _create(variant: str, pretrained: bool = False, **kwargs) -> nn.Module:
     args = {**VARIANTS[variant], **kwargs}
     usual = architecture_of_variant(variant)
-    local_layers, global_layers = (args.get(key, getattr(usual, key)) for key in ("local_layers", "global_layers"))
-    depth = local_layers + global_layers
-    # a pyramid by default: first and last map of patch tokens, last of Super tokens
-    levels = sorted({0, local_layers - 1, depth - 1})
+    stride, L, G = (args.get(key, getattr(usual, key)) for key in ("stride", "local_layers", "global_layers"))
+    features: Dict[str, Any] = {"feature_cls": Pyramid, "out_indices": tuple(range(len(strides_of(stride))))}
+    if args.get("features_only"):
+        features.update({key: args.pop(key) for key in ("feature_cls", "output_stride") if key in args})
+    if isinstance(features["feature_cls"], str):  # timm's own: maps of single layers, of patch and of Super tokens
+        features["out_indices"] = tuple(sorted({0, L - 1, L + G - 1}))
     return build_model_with_cfg(
         SuperTokenTransformer,
         variant,
         pretrained,
         pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg=dict(out_indices=tuple(levels), feature_cls="getter"),
+        feature_cfg=features,
         **args,
     )
 

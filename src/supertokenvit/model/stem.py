@@ -1,6 +1,8 @@
 """Image to patch grid. Shape letters as in network.py."""
 
-from typing import Any, List, Optional
+from itertools import accumulate
+from operator import mul
+from typing import Any, Dict, List, Optional
 
 import torch
 from timm.layers import ConvNormAct
@@ -8,6 +10,11 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .windows import at_least_each, beyond
+
+
+def channels_last(x: torch.Tensor) -> torch.Tensor:
+    """The same images in channels-last memory; torch's own memory_format does not go with vmap."""
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 class ChannelsLast(nn.Sequential):
@@ -19,7 +26,7 @@ class ChannelsLast(nn.Sequential):
         They have to be zeros again before each convolution: BatchNorm has added its shift to them, and what an image
         is alone, zeros lie behind its border in every layer.
         """
-        x = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # torch's memory_format does not go with vmap
+        x = channels_last(x)
         for layer in self:
             if sizes is None:
                 x = layer(x)
@@ -29,6 +36,26 @@ class ChannelsLast(nn.Sequential):
                 if (x.shape[2], x.shape[3]) != (rows, columns):
                     sizes = at_least_each(sizes, 2)
         return x
+
+
+def maps_of(stem: nn.Sequential, x: torch.Tensor) -> Dict[int, torch.Tensor]:
+    """Images [B, in_chans, H, W] -> the stem's last map at each stride, by stride; the last is its answer."""
+    x, maps = channels_last(x), {}
+    for layer, stride in zip(stem, strides_in(stem), strict=True):
+        maps[stride] = x = layer(x)
+    return maps
+
+
+def part_of(stem: nn.Sequential, stride: int) -> nn.Sequential:
+    """Returns the part of a stem that gives the maps up to a stride."""
+    kept = [layer for layer, reached in zip(stem, strides_in(stem), strict=True) if reached <= stride]
+    return ChannelsLast(*kept) if len(kept) < len(stem) else stem
+
+
+def strides_in(stem: nn.Sequential) -> List[int]:
+    """Counts the pixels from one place to the next in what each layer of a stem gives."""
+    convs = [getattr(layer, "conv", layer) for layer in stem]
+    return list(accumulate((conv.stride[0] if isinstance(conv, nn.Conv2d) else 1 for conv in convs), mul))
 
 
 class Stem(ChannelsLast):

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set, Tuple, Union
 
 import torch
 from timm.layers import get_device_dtype, to_2tuple
-from timm.models._features import feature_take_indices
+from timm.models._features import FeatureInfo, feature_take_indices
 from timm.models._input import update_model_input_size
 from torch import Tensor, nn
 
 from .architecture import Architecture
 from .windows import Windows, patch_grid_size, super_token_map
 
+__all__ = ["FeatureInfo", "TimmContract", "check_count", "check_pool", "check_rate"]
 POOLS = ("token", "avg", "")
 
 

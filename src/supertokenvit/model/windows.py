@@ -119,7 +119,9 @@ class Windows(nn.Module):
         B, _, _, C = x.shape
         M = self.side
         x = x[:, :, 1:].reshape(B, grid[0], grid[1], M, M, C).permute(0, 5, 1, 3, 2, 4)
-        return x.reshape(B, C, grid[0] * M, grid[1] * M)[:, :, : size[0], : size[1]]
+        x = x.reshape(B, C, grid[0] * M, grid[1] * M)
+        # not a slice, whose strides would keep an exported graph from sizes that fill their windows
+        return F.pad(x, (0, size[1] - grid[1] * M, 0, size[0] - grid[0] * M))
 
 
 @torch.fx.wrap

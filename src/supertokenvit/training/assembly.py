@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from ..console import say
-from ..data.augmentation import BatchAugmentation, Crop, seed_step
-from ..data.loading import Keep, KeepSquare, TrainImages
+from ..data.augmentation import seed_step
 from ..data.sources import Source
 from ..data.splits import Splits
+from ..dense import TASKS
 from ..machine import best_precision, free_memory, write_out_attention
-from ..preprocessing import VIEWS, Preprocess
+from ..preprocessing import VIEWS
 from ..run_folder import RunFolder
-from ..tasks import Task, task_of
+from ..tasks import Task
 from .callbacks import Callback, all_callbacks
 from .choices import MINUTES_WITHOUT_GPU, fill_in
 from .distillation import Teacher
@@ -43,7 +43,7 @@ class Run:
         model: On the device, in training mode.
         frozen: Parts of the model that are not trained.
         data_config: timm's preprocessing, as evaluation and prediction will do it.
-        images: The training images, cropped at random.
+        images: The training images with their targets, cropped at random.
         augment: What happens to a whole batch.
         task: What the model learns to answer.
         sample_weights: For drawing with replacement, or None.
@@ -61,8 +61,8 @@ class Run:
     model: nn.Module
     frozen: list[nn.Module]
     data_config: dict[str, Any]
-    images: TrainImages
-    augment: BatchAugmentation
+    images: Any
+    augment: Any
     task: Task
     sample_weights: np.ndarray | None
     teacher: Teacher | None
@@ -140,7 +140,7 @@ def begin(
             log(console, folder, line)
     listeners = all_callbacks(recipe, callbacks)
     seed_step(recipe.seed, 0)
-    model, recipe = starting_model(recipe, splits.train.classes)
+    model, recipe = starting_model(recipe, splits.train.classes, TASKS[splits.train.task])
     run = assemble(recipe, splits, folder, console, processes, model, listeners)
     plan_steps(run, open_ended)
     return run
@@ -173,7 +173,8 @@ def reopen(
     recipe, _ = complete(recipe, splits, processes)
     listeners = all_callbacks(recipe, callbacks)
     seed_step(recipe.seed, 0)
-    run = assemble(recipe, splits, folder, console, processes, build(recipe, len(splits.train.classes)), listeners)
+    model = build(recipe, len(splits.train.classes), TASKS[splits.train.task])
+    run = assemble(recipe, splits, folder, console, processes, model, listeners)
     run.steps = steps
     return run
 
@@ -192,10 +193,17 @@ def check(recipe: Recipe, splits: Splits) -> None:
     if splits.val is None:
         raise RecipeError("there is no validation data: set val_fraction above 0")
     for name, source in {"validation": splits.val, "test": splits.test}.items():
-        if source is not None and source.multi_label and not source.targets.any():
+        if source is not None and source.task == "multi-label" and not source.targets.any():
             raise RecipeError(f"no {name} image has a label, so nothing can be measured: give some, or another seed")
-    if recipe.teacher is not None and splits.train.multi_label:
+    if recipe.teacher is not None and splits.train.task == "multi-label":
         raise RecipeError("teacher: not for images with several labels")
+    task = TASKS[splits.train.task]
+    for name in task.not_for:
+        if getattr(recipe, name) != getattr(Recipe(), name):
+            raise RecipeError(f"{name}={getattr(recipe, name)}: not for {task.name}; leave it out")
+    if recipe.head is not None and recipe.head not in task.heads:
+        known = f"one of {', '.join(task.heads)}" if task.heads else f"none for {task.name}"
+        raise RecipeError(f"head={recipe.head}: must be {known}")
 
 
 def complete(recipe: Recipe, splits: Splits, processes: Processes) -> tuple[Recipe, list[str]]:
@@ -223,6 +231,7 @@ def assemble(
         RecipeError: The batch cannot be shared, or is larger than the data.
     """
     device, train = processes.device, splits.train
+    task = TASKS[train.task](class_weights(recipe, train, device), recipe.smoothing)
     frozen = freeze(model, recipe.freeze)
     if recipe.grad_checkpointing:
         checkpoint_gradients(recipe, model)
@@ -243,17 +252,9 @@ def assemble(
         model=model,
         frozen=frozen,
         data_config=data_config,
-        images=make_images(recipe, splits, data_config, processes),
-        augment=BatchAugmentation(
-            data_config["mean"],
-            data_config["std"],
-            num_classes=len(train.classes),
-            randaugment=recipe.randaugment,
-            erasing=recipe.erasing,
-            mixup=recipe.mixup,
-            cutmix=recipe.cutmix,
-        ),
-        task=task_of(train.targets)(class_weights(recipe, train, device), recipe.smoothing),
+        images=task.samples(train, recipe, data_config, memory=fits_in_memory(recipe, splits, processes)),
+        augment=task.augmentation(recipe, data_config, len(train.classes)),
+        task=task,
         sample_weights=balanced_sampling(train) if recipe.weighted_sampling else None,
         teacher=None if recipe.teacher is None else Teacher(recipe, train.classes, data_config, device),
         callbacks=callbacks,
@@ -284,27 +285,20 @@ def to_train(model: nn.Module, recipe: Recipe, device: torch.device) -> None:
     convert_conv2d_weight_memory_format(model.to(device), torch.channels_last)
 
 
-def make_images(recipe: Recipe, splits: Splits, data_config: dict[str, Any], processes: Processes) -> TrainImages:
-    """Opens the training images: in memory if the recipe says so, or if they fit into a quarter of what is free."""
-    assert recipe.img_size is not None and recipe.crop is not None and recipe.hflip is not None
-    crop = Crop(recipe.crop, recipe.crop_scale, data_config["interpolation"])
-    side = round(max(recipe.training_sizes) * (1.5 if recipe.crop == "resized" else 1))
-    prepare: Keep | KeepSquare | Preprocess = Preprocess(data_config)
-    if recipe.crop == "resized":
-        prepare = Keep(side)
-    elif recipe.sizes:
-        prepare = KeepSquare(data_config, side)
+def fits_in_memory(recipe: Recipe, splits: Splits, processes: Processes) -> bool:
+    """Says whether to keep decoded images: if the recipe says so, or if they fit into a quarter of what is free."""
+    assert recipe.img_size is not None
+    side = max(recipe.training_sizes) * (1.5 if recipe.crop == "resized" else 1)
     pixels = side**2 * 1.4 * len(splits.train) * processes.count + recipe.img_size**2 * len(splits.val or ())
     fits = processes.from_main(lambda: 3 * pixels < free_memory() / 4)
-    memory = recipe.cache == "memory" or (recipe.cache == "auto" and fits)
-    return TrainImages(splits.train, prepare, crop, hflip=recipe.hflip, seed=recipe.seed, memory=memory)
+    return recipe.cache == "memory" or (recipe.cache == "auto" and fits)
 
 
 def class_weights(recipe: Recipe, source: Source, device: torch.device) -> Tensor | None:
     """Returns the classes' weights in the loss: mean 1 over the images for "auto", or by name with 1 for others."""
     if recipe.class_weights is None:
         return None
-    count = source.targets.sum(0) if source.multi_label else np.bincount(source.targets, minlength=len(source.classes))
+    count = TASKS[source.task]().class_counts(source) if recipe.class_weights == "auto" else np.empty(0)
     if recipe.class_weights == "auto":
         weights = count.sum() / (len(count) * np.maximum(count, 1))
     else:
@@ -338,7 +332,7 @@ def plan_steps(run: Run, open_ended: bool) -> None:
     measuring = min(30.0, max(2.0, 0.6 * minutes))
     count = run.processes.count
     alone = replace(recipe, batch_size=run.batch_size // count)
-    measured = seconds_per_image(run.model, alone, run.device, len(run.classes), measuring)
+    measured = seconds_per_image(run.model, alone, run.device, run.task, len(run.classes), measuring)
     speed = run.processes.from_main(lambda: (measured[0] / count, VIEWS[recipe.tta] * measured[1] / count))
     run.seconds_of_evaluation = speed[1] * len(run.val)
     fit = steps_in(minutes, recipe, len(run.images), len(run.val), speed)

@@ -10,6 +10,7 @@ from timm.models import get_pretrained_cfg
 from ..data.decode import BadImage
 from ..data.sources import Source
 from ..data.splits import Splits
+from ..dense import TASKS
 from ..model.family import is_variant
 from .recipe import Recipe
 from .starting_model import size_of_start
@@ -47,6 +48,13 @@ def fill_in(recipe: Recipe, splits: Splits, device: torch.device, processes: int
         return replace(recipe, **{name: value})
 
     n, side, gpu = len(splits.train), typical_side(splits.train), device.type != "cpu"
+    usual = TASKS[splits.train.task]().usual(n, side, gpu)
+    shared = processes * recipe.accumulate
+    for option, (value, why) in usual.items():
+        if option == "batch_size":
+            value = max(1, value // shared) * shared
+        if option != "model" or recipe.init is None:
+            recipe = choose(recipe, option, value, why)
     small = side <= 64
     foreign = None
     if recipe.init is not None:
@@ -70,8 +78,7 @@ def fill_in(recipe: Recipe, splits: Splits, device: torch.device, processes: int
     if recipe.init is None:
         recipe = choose(recipe, "model", name, f"for {n:,} training images of this size")
     batch = 256 if n >= 20_000 and small else 64 if n >= 2_000 else 32
-    shared = max(1, min(batch, n // 4) // (processes * recipe.accumulate)) * processes * recipe.accumulate
-    recipe = choose(recipe, "batch_size", shared, f"for {n:,} training images")
+    recipe = choose(recipe, "batch_size", max(1, min(batch, n // 4) // shared) * shared, f"for {n:,} training images")
     lr = (3e-3 if recipe.opt == "muon" else 1e-3) * (0.3 if recipe.init else 1.0)
     recipe = choose(recipe, "lr", lr, f"usual for {recipe.opt}" + (" when fine-tuning" if recipe.init else ""))
     recipe = choose(recipe, "crop", "shift" if small else "resized", "usual at this size")

@@ -14,7 +14,6 @@ from ..evaluation import Answers, EvaluationError, answer, refusal
 from ..model.folding import divide_logits
 from ..model_folder import ModelCard, TrainedModel, save_model
 from ..prediction import Predictor
-from ..preprocessing import Preprocess
 from ..tasks import Evaluation
 from .assembly import Run
 from .report import write_report
@@ -57,7 +56,7 @@ class Judge:
         if not in_memory and every > LOOKED_AT:
             share = Subset(share, np.linspace(0, every - 1, LOOKED_AT).astype(np.int64))
         kept, damaged = [], []
-        batches = eval_batches(share, Preprocess(run.data_config), BATCH, 0 if in_memory else self.workers)
+        batches = eval_batches(share, run.task.preprocess(run.data_config), BATCH, 0 if in_memory else self.workers)
         for batch in watched(batches, "Decoding validation images", -(-len(share) // BATCH), run.console):
             damaged += [str(error) for error in batch[2]]
             kept += [batch] if in_memory else []
@@ -113,6 +112,7 @@ class Judge:
             split_rule=run.splits.rule,
             val_fraction=recipe.val_fraction,
             seed=recipe.seed,
+            ignore=recipe.ignore,
             temperature=temperature,
             steps=steps,
             scores=scores or {},
@@ -129,8 +129,10 @@ class Judge:
         run, task = self.run, self.run.task
         answers = self.answers(model, run.val)
         temperature = run.processes.from_main(lambda: task.temperature(answers.logits, answers.targets))
-        temperature = temperature if divide_logits(model, temperature) else 1.0
-        results = {"validation": self.figures(replace(answers, logits=answers.logits / temperature))}
+        if temperature != 1.0:
+            temperature = temperature if divide_logits(model, temperature) else 1.0
+            answers = replace(answers, logits=answers.logits / temperature)
+        results = {"validation": self.figures(answers)}
         scores = self.keep(model, steps, temperature, results)  # already now: a test image may be damaged
         if run.splits.test is not None:
             results["test"] = self.figures(self.answers(model, run.splits.test))

@@ -23,7 +23,7 @@ from .optimizer import learning_rate
 from .pacing import Pace, steps_until
 from .processes import LostProcess
 from .progress import Interruption, TrainingBar, TrainingStopped
-from .report import append_metrics, cut_metrics, draw_samples
+from .report import append_metrics, cut_metrics
 from .starting_model import build
 from .step import NotFinite, TrainingStep
 
@@ -138,7 +138,7 @@ class Trainer:
                     name = self.interruption.name
                     raise TrainingStopped(f"{name} at step {at.step:,}; go on with --resume {run.folder}")
 
-    def step(self, images: Tensor, targets: Tensor, indices: list[int], damaged: list[str]) -> None:
+    def step(self, images: Tensor, targets: Any, indices: list[int], damaged: list[str]) -> None:
         """Augments a batch and updates the weights with it (step.TrainingStep)."""
         run, at = self.run, self.at
         if not len(images):
@@ -152,7 +152,7 @@ class Trainer:
         inputs, soft = run.augment(images, targets, self.recipe.seed, at.step + 1, self.place.start)
         at.waited += time.monotonic() - waiting
         if at.step == 0 and self.processes.is_main:
-            draw_samples(run.folder.samples, inputs[:24].contiguous(), targets[:24], run.classes)
+            run.task.draw_samples(run.folder.samples, inputs[:24].contiguous(), targets[:24], run.classes)
         seed_step(self.recipe.seed, at.step + 1, DROPOUT + self.processes.rank)
         lr = learning_rate(at.step, run.steps, self.recipe)
         try:
@@ -201,7 +201,7 @@ class Trainer:
             "epoch": at.step / run.per_epoch,
             "lr": learning_rate(at.step - 1, run.steps, self.recipe),
             "train_loss": at.loss / max(1, at.seen),
-            "train_accuracy": at.correct / max(1, at.seen),
+            **({"train_accuracy": at.correct / max(1, at.seen)} if task.hits_name else {}),
             "val_loss": result.loss,
             f"val_{task.score}": score,
             "images_per_second": at.rate(run.batch_size),
@@ -237,7 +237,7 @@ class Trainer:
         run, task = self.run, self.run.task
         kind = "model" if self.ema is None else "ema"
         best = self.processes.from_main(lambda: read_checkpoint(run.folder.best)[kind])
-        model = build(self.recipe, len(run.classes)) if self.recipe.shard else self.present()
+        model = build(self.recipe, len(run.classes), type(run.task)) if self.recipe.shard else self.present()
         model.load_state_dict(best)
         scores = self.judge.finish(model, self.at.best_step)
         tested = f", test {task.score_name} {100 * scores['test']:.2f} %" if "test" in scores else ""

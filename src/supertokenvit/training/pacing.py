@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..machine import wait_for
-from ..tasks import Classification
+from ..tasks import Task
 from .checkpoint import Standing
 from .optimizer import make_optimizer
 from .recipe import Recipe
@@ -22,15 +22,16 @@ RECENT = 1000  # steps whose times are remembered
 DISTURBED = 5.0  # a step that takes so many times as long as usual was disturbed by something else
 
 
-def recipe_step(model: nn.Module, recipe: Recipe, device: torch.device) -> TrainingStep:
+def recipe_step(model: nn.Module, recipe: Recipe, device: torch.device, task: Task) -> TrainingStep:
     """Makes the recipe's training step for one process, to be timed on random images.
 
     Args:
         model: On the device, as assembly.to_train leaves it.
         recipe: Decides batch size, precision, optimiser and clipping.
         device: Where it computes.
+        task: Its loss.
     """
-    optimizer, task = make_optimizer(model, recipe, device), Classification()
+    optimizer = make_optimizer(model, recipe, device)
     step = TrainingStep(model, optimizer, task, device, precision=recipe.precision)
     step.accumulate, step.clip_grad = recipe.accumulate, recipe.clip_grad
     return step
@@ -44,7 +45,7 @@ def random_images(recipe: Recipe, device: torch.device, size: int) -> Tensor:
 
 
 def seconds_per_image(
-    model: nn.Module, recipe: Recipe, device: torch.device, num_classes: int, seconds: float
+    model: nn.Module, recipe: Recipe, device: torch.device, task: Task, num_classes: int, seconds: float
 ) -> tuple[float, float]:
     """Measures a copy of the model: seconds of a training step and of an evaluation, per image, as medians.
 
@@ -54,23 +55,24 @@ def seconds_per_image(
         model: What will be trained.
         recipe: Decides batch size, image sizes, precision and optimizer.
         device: Where it computes.
+        task: What is learned.
         num_classes: K.
         seconds: For how long to measure each of the two, at least.
     """
     assert recipe.batch_size is not None and recipe.img_size is not None
     twin = copy.deepcopy(model).train()
-    step = recipe_step(twin, recipe, device)
+    step = recipe_step(twin, recipe, device, task)
     batches = [random_images(recipe, device, size) for size in recipe.training_sizes]
-    targets = torch.randint(0, num_classes, (recipe.batch_size,), device=device)
+    targets = [task.blank_targets(len(x), x.shape[-1], num_classes).to(device) for x in batches]
     part = random_images(recipe, device, recipe.img_size)[: recipe.batch_size // recipe.accumulate]
 
     def training() -> None:
-        for images in batches:
-            step(images, targets, lr=recipe.lr or 0.0)
+        for images, wanted in zip(batches, targets, strict=True):
+            step(images, wanted, lr=recipe.lr or 0.0)
 
     def evaluation() -> None:
         with torch.inference_mode():
-            twin(part).sum().item()
+            twin(part)
 
     def median(work: Callable[[], object]) -> float:
         work()

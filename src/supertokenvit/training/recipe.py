@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Dict, Literal, Optional, Tuple, Union
+from typing import Any, Dict, List, Literal, Optional, Tuple, Union
 
 from ..errors import UsageError
 
@@ -15,10 +15,10 @@ RESUMABLE = ("workers", "cache", "device", "tensorboard", "mlflow", "skip_damage
 """The fields of Recipe that change no result, and that a resumed run may therefore change (data that was moved)."""
 
 GROUPS: Dict[str, tuple[str, ...]] = {
-    "most used": ("data", "out", "model", "img_size", "init", "epochs", "minutes", "batch_size", "lr", "tta"),
-    "data": ("val_fraction", "data_license", "skip_damaged", "cache", "workers"),
+    "most used": ("data", "task", "out", "model", "img_size", "init", "epochs", "minutes", "batch_size", "lr", "tta"),
+    "data": ("classes", "ignore", "val_fraction", "data_license", "skip_damaged", "cache", "workers"),
     "preprocessing": ("resize", "crop_pct"),
-    "model and start": ("model_args", "freeze", "drop_path", "dropout"),
+    "model and start": ("model_args", "head", "freeze", "drop_path", "dropout"),
     "augmentation": ("sizes", "crop", "crop_scale", "hflip", "randaugment", "erasing", "mixup", "cutmix"),
     "classes": ("class_weights", "weighted_sampling"),
     "optimisation": (
@@ -75,7 +75,13 @@ class Recipe:
     """Everything that decides a training run. What is None is chosen from the data and the machine, and said aloud."""
 
     data: str = ""
-    """Folder of class folders, .tar or .zip of one, wds/SHARDS, hfds/NAME, torch/NAME, or digits"""
+    """Folder of class folders, .tar or .zip of one, wds/SHARDS, hfds/NAME, torch/NAME, digits; or images and masks"""
+    task: Optional[Literal["classification", "segmentation"]] = None
+    """What to learn; what the data looks like by default"""
+    classes: Optional[List[str]] = None
+    """Segmentation: names of the classes in the order of the masks' values, where there is no classes.txt"""
+    ignore: Optional[int] = None
+    """Segmentation: a value of masks, besides 255, whose pixels are neither learned nor counted"""
     out: Optional[str] = None
     """Run folder to make; runs/NAME of the data, with a number behind it if taken"""
     val_fraction: float = 0.1
@@ -89,6 +95,8 @@ class Recipe:
     """Name of any timm or stt_* model; chosen by image size"""
     model_args: Dict[str, Any] = field(default_factory=dict)
     """Further arguments of the model, such as {"global_layers": 8}"""
+    head: Optional[str] = None
+    """Segmentation: head on the model's maps: fpn, upernet, unet or another of segmentation-models-pytorch"""
     img_size: Optional[int] = None
     """Side of the images in pixels; with sizes, of those that the model is evaluated and used on (the largest)"""
     sizes: Optional[Union[Tuple[int, ...], str]] = None
@@ -221,7 +229,7 @@ class Recipe:
         limits |= {"teacher_share": (0, 1)}
         limits |= {"dropout": (0, 0.95), "erasing": (0, 1), "randaugment": (0, 30), "crop_scale": (0.01, 1)}
         limits |= {"crop_pct": (0.1, 1), "ema": (0, 1), "mixup": (0, 100), "cutmix": (0, 100), "weight_decay": (0, 1)}
-        limits |= {"seed": (0, 2**31), "workers": (0, 1024)}
+        limits |= {"ignore": (0, 255), "seed": (0, 2**31), "workers": (0, 1024)}
         if isinstance(self.hflip, (int, float)):
             limits["hflip"] = (0, 1)
         for name, (low, high) in limits.items():

@@ -1,10 +1,9 @@
-"""What a run leaves to look at: metrics.csv, curves, confusion matrix and a sample of the augmented batch."""
+"""What a run leaves to look at: metrics.csv, curves and confusion matrix."""
 
 import csv
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from ..evaluation_report import draw_confusion
 from ..run_folder import RunFolder, write_json
@@ -89,21 +88,4 @@ def draw_curves(path: Path, rows: list[dict[str, float]], task: Task) -> None:
         axis.grid(alpha=0.3)
         if len(names) > 1:
             axis.legend()
-    figure.savefig(path, dpi=110)
-
-
-def draw_samples(path: Path, images: Tensor, targets: Tensor, classes: list[str]) -> None:
-    """Draws the first images [N, 3, S, S] of an augmented batch with their labels, of targets [N] or [N, K]."""
-    numbers = [target.nonzero().flatten().tolist() if target.ndim else [int(target)] for target in targets]
-    titles = ["+".join(classes[i] for i in several) for several in numbers]
-    n = min(len(images), 24)
-    rows = -(-n // 8)
-    figure = Figure(figsize=(13, 1.95 * rows), layout="constrained")
-    axes = figure.subplots(rows, 8, squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, image, title in zip(axes.flat, images[:n], titles[:n], strict=False):
-        low, high = image.amin(), image.amax()
-        axis.imshow(((image - low) / (high - low).clamp(min=1e-6)).permute(1, 2, 0).numpy())
-        axis.set_title(title, fontsize=9, parse_math=False)  # a $ in a name is no formula
     figure.savefig(path, dpi=110)

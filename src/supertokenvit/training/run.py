@@ -12,6 +12,7 @@ import yaml
 from rich.console import Console
 
 from ..console import user_console
+from ..data.masks import Reading
 from ..data.splits import Inherited, Splits, TrainedOn, data_found, is_there, open_as_trained, open_splits
 from ..machine import environment
 from ..model_folder import ModelCard, is_trained, read_config
@@ -165,7 +166,7 @@ def resume(
             with processes.accelerator.local_main_process_first():
                 kept = folder.kept_for_validation()
                 memory = TrainedOn(state["fingerprint"], recipe.val_fraction, recipe.seed, kept)
-                found = open_as_trained(recipe.data, memory)
+                found = open_as_trained(recipe.data, memory, reading_of(recipe))
             if found is None:
                 raise RecipeError(f"{recipe.data}: not the data that this run began with (files or labels differ)")
             run = reopen(recipe, found, folder, console, processes, callbacks, steps=state["steps"])
@@ -221,4 +222,15 @@ def owned(folder: RunFolder, processes: Processes) -> Iterator[None]:
 def open_together(recipe: Recipe, processes: Processes, inherited: Inherited | None = None) -> Splits:
     """Opens the data in every process, in one of each machine first, as it may have to download."""
     with processes.accelerator.local_main_process_first():
-        return open_splits(recipe.data, val_fraction=recipe.val_fraction, seed=recipe.seed, inherited=inherited)
+        return open_splits(
+            recipe.data,
+            val_fraction=recipe.val_fraction,
+            seed=recipe.seed,
+            inherited=inherited,
+            reading=reading_of(recipe),
+        )
+
+
+def reading_of(recipe: Recipe) -> Reading:
+    """Returns how the recipe wants its data to be read."""
+    return Reading(recipe.task, None if recipe.classes is None else tuple(recipe.classes), recipe.ignore)

@@ -12,14 +12,17 @@ from timm.models import get_pretrained_cfg, is_model_pretrained
 from torch import nn
 from torch.func import functional_call
 
+from ..dense import TASKS
 from ..model.family import is_variant
-from ..model_folder import CONFIG, WEIGHTS_FILE, architecture_of, is_trained, load_model, read_config
+from ..model_folder import CONFIG, WEIGHTS_FILE, TrainedModel, architecture_of, is_trained, load_model, read_config
+from ..tasks import Classification, Task
 from .recipe import Recipe, RecipeError
 
+HEAD_ENDS = "net.segmentation_head"  # begins the names of the weights that are for certain classes
 FROM_RECIPE = ("num_classes", "img_size", "drop_rate", "drop_path_rate")
 
 
-def starting_model(recipe: Recipe, classes: list[str]) -> tuple[nn.Module, Recipe]:
+def starting_model(recipe: Recipe, classes: list[str], task: type[Task] = Classification) -> tuple[nn.Module, Recipe]:
     """The model with fresh weights or those of `init`, and the recipe with all that `build` needs to make it again.
 
     Weights of `init` come with a new classifier, unless they were trained for the very same classes.
@@ -27,13 +30,14 @@ def starting_model(recipe: Recipe, classes: list[str]) -> tuple[nn.Module, Recip
     Args:
         recipe: Names model or init.
         classes: Names in the order of the logits.
+        task: What will be learned.
 
     Raises:
         RecipeError: There is no such model, or no weights of it.
         RunFolderError: `init` is a folder without a trained model.
     """
     if recipe.init is None:
-        model = build(recipe, len(classes))
+        model = build(recipe, len(classes), task)
         made = architecture_of(model)
         dropped = [key for key, value in recipe.model_args.items() if value is None and made.get(key, key) is not None]
         if dropped:
@@ -41,21 +45,23 @@ def starting_model(recipe: Recipe, classes: list[str]) -> tuple[nn.Module, Recip
         # all of it, so that the recipe makes the same network whatever a later version calls by its name
         return model, replace(recipe, model_args=made | recipe.model_args)
     if is_weights_file(recipe.init):
-        return _from_file(recipe, Path(recipe.init), classes)
+        return _from_file(recipe, Path(recipe.init), classes, task)
     if not is_trained(recipe.init) and timm.is_model(recipe.init.partition(".")[0]):
-        return _from_timm(recipe, recipe.init, classes)
+        return _from_timm(recipe, recipe.init, classes, task)
     trained = load_model(recipe.init)
     source: Any = trained.model
+    if TASKS[trained.card.task].heads:
+        return _from_head(recipe, trained, classes, task)
     name = _named(recipe, source.pretrained_cfg)
-    args = {key: value for key, value in source._model_args.items() if key not in FROM_RECIPE}
+    args = _without(source._model_args)
     if recipe.model_args not in ({}, args):
         raise RecipeError(f"model_args: init={recipe.init} has its own; leave model_args out")
     size = recipe.img_size or trained.data_config["input_size"][-1]
     recipe = replace(recipe, model=name, img_size=size, model_args=args)
     file = str(trained.path / WEIGHTS_FILE)
     overlay = {"num_classes": len(trained.classes), "label_names": None, "file": file}
-    started: Any = build(recipe, len(classes), pretrained=True, pretrained_cfg_overlay=overlay)
-    if len(trained.classes) == len(classes) and trained.classes != classes:
+    started: Any = build(recipe, len(classes), task, pretrained=True, pretrained_cfg_overlay=overlay)
+    if not task.heads and len(trained.classes) == len(classes) and trained.classes != classes:
         started.reset_classifier(len(classes))  # timm keeps one of the same size
     return started, recipe
 
@@ -107,35 +113,68 @@ def classes_in_file(path: Path, classifier: Any) -> int:
         raise RecipeError(f"{path}: not readable as a .safetensors file ({str(error).splitlines()[0]})") from error
 
 
-def _from_file(recipe: Recipe, path: Path, classes: list[str]) -> tuple[nn.Module, Recipe]:
+def _from_file(
+    recipe: Recipe, path: Path, classes: list[str], task: type[Task] = Classification
+) -> tuple[nn.Module, Recipe]:
     """A model with the weights of a file; it does not say for which classes, so the classifier is new."""
     if recipe.model is None:
         raise RecipeError(f"init={path}: a file of weights does not say of which model: name it with --model")
-    _, named = starting_model(replace(recipe, init=None), classes)
+    _, named = starting_model(replace(recipe, init=None), classes, task)
     cfg = get_pretrained_cfg(recipe.model)
     there = classes_in_file(path, cfg.classifier if cfg is not None else "head")
     overlay = {"num_classes": there or len(classes), "label_names": None, "file": str(path)}
     try:
-        started: Any = build(named, len(classes), pretrained=True, pretrained_cfg_overlay=overlay)
+        started: Any = build(named, len(classes), task, pretrained=True, pretrained_cfg_overlay=overlay)
     except RecipeError as error:
         raise RecipeError(f"init={path}: its weights do not fit: {error}") from error
-    if there == len(classes):
+    if not task.heads and there == len(classes):
         started.reset_classifier(len(classes))
     return started, replace(named, init=recipe.init)
 
 
-def _from_timm(recipe: Recipe, init: str, classes: list[str]) -> tuple[nn.Module, Recipe]:
+def _from_timm(
+    recipe: Recipe, init: str, classes: list[str], task: type[Task] = Classification
+) -> tuple[nn.Module, Recipe]:
     """A model of timm's with its pretrained weights and a new classifier, unless the classes are ImageNet's own."""
     cfg = get_pretrained_cfg(init) if "." not in init or is_model_pretrained(init) else None
     if cfg is None or not cfg.has_weights:
         raise RecipeError(f"init={init}: timm has no weights of that name; name others, or a run folder")
     _named(recipe, cfg.to_dict())
     recipe = replace(recipe, model=init, img_size=recipe.img_size or cfg.input_size[-1])
-    started: Any = build(recipe, len(classes), pretrained=True)
+    started: Any = build(recipe, len(classes), task, pretrained=True)
     subset = infer_imagenet_subset(cfg)
-    if cfg.num_classes == len(classes) and (subset is None or classes != ImageNetInfo(subset).label_names()):
+    if (
+        not task.heads
+        and cfg.num_classes == len(classes)
+        and (subset is None or classes != ImageNetInfo(subset).label_names())
+    ):
         started.reset_classifier(len(classes))  # timm keeps one of the same size
     return started, recipe
+
+
+def _from_head(recipe: Recipe, trained: TrainedModel, classes: list[str], task: type[Task]) -> tuple[nn.Module, Recipe]:
+    """A model with a head again, with all weights but those of another number of classes."""
+    source: Any = trained.model
+    if trained.card.task != task.name:
+        raise RecipeError(f"init={recipe.init}: was trained for {trained.card.task}, not for {task.name}")
+    size = recipe.img_size or trained.data_config["input_size"][-1]
+    name = source.pretrained_cfg["architecture"]
+    named = replace(recipe, model=name, head=source.head, img_size=size, model_args=_without(source.options))
+    started = build(named, len(classes), task)
+    there = started.state_dict()
+    same = trained.classes == classes
+    kept = {
+        key: weight
+        for key, weight in source.state_dict().items()
+        if key in there and there[key].shape == weight.shape and (same or not key.startswith(HEAD_ENDS))
+    }
+    started.load_state_dict(there | kept)
+    return started, named
+
+
+def _without(args: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a model without those that a recipe has fields for."""
+    return {key: value for key, value in args.items() if key not in FROM_RECIPE}
 
 
 def _named(recipe: Recipe, cfg: dict[str, Any]) -> str:
@@ -147,12 +186,13 @@ def _named(recipe: Recipe, cfg: dict[str, Any]) -> str:
     return tagged if not is_variant(architecture) and is_model_pretrained(tagged) else architecture
 
 
-def build(recipe: Recipe, num_classes: int, **weights: Any) -> nn.Module:
+def build(recipe: Recipe, num_classes: int, task: type[Task] = Classification, **weights: Any) -> nn.Module:
     """The network that the recipe names, for its image size.
 
     Args:
         recipe: With model and img_size.
         num_classes: K.
+        task: What is to be learned; it makes the network.
         **weights: Arguments of timm.create_model that say which to load; random ones without.
 
     Raises:
@@ -165,7 +205,7 @@ def build(recipe: Recipe, num_classes: int, **weights: Any) -> nn.Module:
             cfg = get_pretrained_cfg(recipe.model)
             if is_variant(recipe.model) or (cfg is not None and cfg.fixed_input_size):
                 args.setdefault("img_size", recipe.img_size)
-            return timm.create_model(recipe.model, num_classes=num_classes, **weights, **args)
+            return task.create(recipe.model, num_classes, recipe.head, **weights, **args)
         except (RuntimeError, TypeError, ValueError, AssertionError, LookupError, OSError) as error:
             # some have no dropout or stochastic depth, and know no argument to say that there is to be none
             unknown = [name for name in FROM_RECIPE[2:] if f"argument '{name}'" in str(error) and not args.get(name, 1)]

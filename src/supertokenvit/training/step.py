@@ -69,12 +69,17 @@ class TrainingStep:
         self.teacher, self.teacher_share = teacher, teacher_share
         self.processes = processes or OneProcess()
 
-    def __call__(self, images: Tensor, targets: Tensor, lr: float) -> Outcome:
+    def answer(self, *inputs: Any) -> Any:
+        """Calls the model in the precision of the training."""
+        with autocast(self.precision, self.device):
+            return self.model(*inputs)
+
+    def __call__(self, images: Tensor, targets: Any, lr: float) -> Outcome:
         """Makes the step.
 
         Args:
             images: This process's share of the batch, normalised [N, 3, H, W].
-            targets: Class numbers [N], or a value for each class [N, K].
+            targets: Class numbers [N], or a value for each class [N, K], or what else the task learns.
             lr: Learning rate.
 
         Raises:
@@ -87,12 +92,11 @@ class TrainingStep:
         parts = zip(images.tensor_split(self.accumulate), targets.tensor_split(self.accumulate), strict=True)
         for number, (x, y) in enumerate(parts, 1):
             with self.processes.gradients(self.model, last=number == self.accumulate):
-                with autocast(self.precision, self.device):
-                    logits = self.model(x).float()
-                loss = self.task.loss(logits, y) / weight
-                if self.teacher is not None:
+                loss, right, logits = self.task.learn(self.answer, x, y)
+                loss = loss / weight
+                if self.teacher is not None and logits is not None:
                     loss = torch.lerp(loss, self.teacher.loss(x, logits) / count, self.teacher_share)
-                value, hits = self.processes.total(loss.item(), self.task.hits(logits, y))
+                value, hits = self.processes.total(loss.item(), right)
                 if not math.isfinite(value):
                     raise NotFinite("the loss is not finite")
                 # gradients are averaged over the processes, and the sum is wanted

@@ -1,138 +1,106 @@
-"""What a model is to answer: each task has its loss, its figures and its score, training knows no other difference."""
+"""Questions to an image as a whole: which class it is of, or which labels it has."""
 
 import math
-from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import timm
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from timm.models import save_for_hf
+from torch import Tensor, nn
 
-from .errors import UserError
-
-
-class FiguresError(UserError):
-    """Answers that cannot be measured."""
-
-
-@dataclass
-class ClassFigures:
-    """Figures of one class; None where they are not known."""
-
-    images: int
-    """Images of the class."""
-    precision: float | None = None
-    """Fraction of the images for which the class was answered that are of it; None if it was never answered."""
-    recall: float | None = None
-    """Fraction of its images for which it was answered; None without images."""
-    f1: float | None = None
-    """Harmonic mean of precision and recall, 0 if no answer is right; None without images."""
-    average_precision: float | None = None
-    """Multi-label: area under the curve of precision over recall; None without images."""
+from ..data.augmentation import BatchAugmentation, Crop
+from ..data.loading import Keep, KeepSquare, TrainImages
+from ..data.sources import Source, targets_by_name, unknown_classes
+from ..preprocessing import Preprocess
+from .drawing import draw_titled
+from .figures import Evaluation, FiguresError, class_figures, mean_of
+from .task import Task
 
 
-@dataclass
-class Evaluation:
-    """Figures of a model over labelled images; fractions are from 0 to 1, and what a task does not know is None."""
+class Labels(Task):
+    """Questions to an image as a whole: answers are logits [N, K], targets class numbers [N] or values [N, K]."""
 
-    images: int
-    """Images that were measured."""
-    loss: float
-    """Mean loss of the labels."""
-    top1: float | None = None
-    """Classification: fraction of the images whose likeliest class is right."""
-    top5: float | None = None
-    """Classification with more than five classes: fraction of the images whose class is among the five likeliest."""
-    mean_average_precision: float | None = None
-    """Multi-label: mean over the labels of the area under the curve of precision over recall."""
-    f1: float | None = None
-    """Mean over the classes with images of the harmonic mean of precision and recall; of labels, at a probability of
-    one half."""
-    calibration_error: float | None = None
-    """Classification: expected calibration error over 15 bins."""
-    classes: list[str] = field(default_factory=list)
-    """Names in the order of the logits."""
-    per_class: dict[str, ClassFigures] = field(default_factory=dict)
-    """Figures of each class."""
-    confusion: list[tuple[int, int, int]] = field(default_factory=list)
-    """Classification: true class, predicted class and number of images, for each pair that occurs (see
-    confusion_matrix)."""
-    missing_classes: list[str] = field(default_factory=list)
-    """Classes without images."""
-    left_out: list[str] = field(default_factory=list)
-    """Images that could not be decoded, with the reasons."""
+    @classmethod
+    def create(cls, name: str, num_classes: int, head: str | None, **options: Any) -> nn.Module:
+        """Makes timm's model with a new classifier."""
+        return timm.create_model(name, num_classes=num_classes, **options)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Returns the figures for JSON."""
-        return asdict(self)
+    @classmethod
+    def write(cls, model: nn.Module, folder: Path, classes: list[str], data_config: dict[str, Any]) -> None:
+        """Writes what timm's `local-dir:` reads."""
+        labels = {"label_names": classes}
+        save_for_hf(model, str(folder), model_config=labels, safe_serialization=True, data_config=data_config)
 
-    def confusion_matrix(self) -> np.ndarray:
-        """Returns the counts of images by true class (rows) and predicted class (columns), int64 [K, K]."""
-        matrix = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
-        for true, predicted, count in self.confusion:
-            matrix[true, predicted] = count
-        return matrix
+    @classmethod
+    def read(cls, folder: Path, content: dict[str, Any], **sized: Any) -> nn.Module:
+        """Reads it with timm."""
+        return timm.create_model(f"local-dir:{folder}", pretrained=True, **sized)
 
+    def samples(self, source: Source, recipe: Any, data_config: dict[str, Any], *, memory: bool) -> TrainImages:
+        """Makes images with their labels, those of a batch of one size."""
+        crop = Crop(recipe.crop, recipe.crop_scale, data_config["interpolation"])
+        side = round(max(recipe.training_sizes) * (1.5 if recipe.crop == "resized" else 1))
+        prepare: Keep | KeepSquare | Preprocess = Preprocess(data_config)
+        if recipe.crop == "resized":
+            prepare = Keep(side)
+        elif recipe.sizes:
+            prepare = KeepSquare(data_config, side)
+        return TrainImages(source, prepare, crop, hflip=recipe.hflip, seed=recipe.seed, memory=memory)
 
-@dataclass
-class Task(ABC):
-    """One kind of question to a model.
+    def augmentation(self, recipe: Any, data_config: dict[str, Any], num_classes: int) -> BatchAugmentation:
+        """Makes operations, erasing and mixtures, as the recipe asks for them."""
+        return BatchAugmentation(
+            data_config["mean"],
+            data_config["std"],
+            num_classes=num_classes,
+            randaugment=recipe.randaugment,
+            erasing=recipe.erasing,
+            mixup=recipe.mixup,
+            cutmix=recipe.cutmix,
+        )
 
-    Args:
-        class_weights: Weight of each class in the loss [K], or None.
-        smoothing: Label smoothing, where an image has one label.
-    """
+    def blank_targets(self, count: int, size: int, num_classes: int) -> Tensor:
+        """Draws class numbers [count]."""
+        return torch.randint(0, num_classes, (count,))
 
-    class_weights: Tensor | None = None
-    smoothing: float = 0.0
+    def class_counts(self, source: Source) -> np.ndarray:
+        """Counts the images of each class."""
+        if source.multi_label:
+            return source.targets.sum(0)
+        return np.bincount(source.targets, minlength=len(source.classes))
 
-    name: ClassVar[str]
-    """As a model card names the task."""
-    score: ClassVar[str]
-    """The field of Evaluation by which models are chosen; higher is better."""
-    score_name: ClassVar[str]
-    """The score as people call it."""
-    short_name: ClassVar[str]
-    """The score as people write it in short."""
-    hits_name: ClassVar[str]
-    """What `hits` counts, as people call it."""
+    def draw_samples(self, path: Path, images: Tensor, targets: Tensor, classes: list[str]) -> None:
+        """Draws the images with the names of their labels."""
+        numbers = [target.nonzero().flatten().tolist() if target.ndim else [int(target)] for target in targets]
+        draw_titled(path, images, ["+".join(classes[i] for i in several) for several in numbers])
 
-    @abstractmethod
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Sums the loss over logits [N, K] and their targets, so that parts of a batch add up."""
+    def preprocess(self, data_config: dict[str, Any]) -> Preprocess:
+        """Makes squares."""
+        return Preprocess(data_config)
 
-    @abstractmethod
-    def weight(self, targets: Tensor) -> float:
-        """Returns what the summed loss is to be divided by for torch's mean."""
+    def truth(self, source: Source, classes: list[str]) -> Tensor:
+        """Returns class numbers [N], or labels [N, K], matched by name."""
+        check_classes(source, classes)
+        return torch.as_tensor(targets_by_name(source, classes))
 
-    @abstractmethod
-    def hits(self, logits: Tensor, targets: Tensor) -> float:
-        """Counts the images that are answered rightly, to be watched during training."""
+    def found(self, predictor: Any, images: Tensor, source: Source, indices: list[int]) -> Tensor:
+        """Returns logits [n, K]."""
+        return predictor.logits(images)
+
+    def broken(self, answers: Tensor) -> list[int]:
+        """Returns the places of logits that are infinite or no numbers."""
+        return (~torch.isfinite(answers).all(1)).nonzero().flatten().tolist()
 
     @abstractmethod
     def probabilities(self, logits: Tensor) -> Tensor:
         """Turns logits [N, K] into probabilities [N, K]."""
 
-    @abstractmethod
-    def figures(self, logits: Tensor, targets: Tensor, classes: list[str]) -> Evaluation:
-        """Measures logits [N, K] against hard targets.
 
-        Raises:
-            FiguresError: There is no image, or an answer is no number.
-        """
-
-    def temperature(self, logits: Tensor, targets: Tensor) -> float:
-        """Returns by what logits are to be divided so that their probabilities fit hard targets; 1 changes nothing."""
-        return 1.0
-
-    def score_of(self, evaluation: Evaluation) -> float:
-        """Returns the score by which models are chosen."""
-        return getattr(evaluation, self.score)
-
-
-class Classification(Task):
+class Classification(Labels):
     """One label for each image: targets are class numbers [N], or in training mixtures of classes [N, K]."""
 
     name, score, score_name, hits_name = "classification", "top1", "accuracy", "accuracy"
@@ -198,7 +166,7 @@ class Classification(Task):
         )
 
 
-class MultiLabel(Task):
+class MultiLabel(Labels):
     """Any number of labels for each image: targets are 0 or 1 for each label [N, K]."""
 
     name, score = "multi-label", "mean_average_precision"
@@ -254,24 +222,15 @@ def check(logits: Tensor) -> None:
         raise FiguresError(f"{odd} of {len(logits)} answers are no numbers" if odd else "no image was answered")
 
 
-def class_figures(hits: Tensor, images: Tensor, answered: Tensor) -> list[ClassFigures]:
-    """Returns the figures of each class from its numbers of right answers, of images and of answers, each [K]."""
-    found = []
-    for right, there, said in zip(hits.tolist(), images.tolist(), answered.tolist(), strict=True):
-        precision, recall = right / said if said else None, right / there if there else None
-        found.append(ClassFigures(there, precision, recall, 2 * right / (there + said) if there else None))
-    return found
+def check_classes(source: Source, classes: list[str]) -> None:
+    """Refuses data with classes that a model does not know.
 
-
-def mean_of(values: list[float | None]) -> float | None:
-    """Returns the mean of the values that are known; None if none is."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, MultiLabel)}
-
-
-def task_of(targets: Any) -> type[Task]:
-    """Returns the task that labels ask for: class numbers [N], or 0 or 1 for each label [N, K]."""
-    return MultiLabel if targets.ndim == 2 else Classification
+    Raises:
+        FiguresError: There is one.
+    """
+    unknown = unknown_classes(source, classes)
+    if unknown:
+        raise FiguresError(
+            f"the data has classes that the model does not know: {', '.join(unknown[:5])}; "
+            f"it knows {', '.join(classes[:10])}"
+        )

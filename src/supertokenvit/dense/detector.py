@@ -1,0 +1,151 @@
+"""A detector: one of torchvision's heads on a feature pyramid of any timm backbone. Letters as in model/network.py.
+
+images     [B, 3, H, W]
+ backbone  maps at strides 8, 16, 32, as timm's features_only gives them
+ pyramid   [B, C, H/8, W/8] ... [B, C, H/64, W/64]: the maps at one width, from the coarsest to the finest
+ head      for each place of each level: a score for each class, and a box
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from torchvision.models.detection import FCOS, RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.fcos import FCOSHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.retinanet import RetinaNetHead
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+CHANNELS = 128  # of the pyramid; 256, as in the papers, would take longer than a small backbone
+CONVOLUTIONS = 2  # of the head before its answers, for the same reason; the papers have 4
+FINEST = 8  # stride of the finest level
+LEAST_SCORE = 0.05  # what is less sure is not answered at all; the usual value for the curve of precision over recall
+MOST_BOXES = 100  # of an image, as COCO counts
+LARGEST_SHIFT = 2.0 ** (1 / 3)
+
+normalisation = partial(nn.GroupNorm, 32)  # in pyramid and head: batches for detection are small
+
+
+class Found(NamedTuple):
+    """What a detector found on one image, the surest first.
+
+    Args:
+        boxes: Left, upper, right and lower edge in pixels, [n, 4].
+        labels: Class numbers [n].
+        scores: 0 to 1, [n].
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor
+
+
+class Pyramid(nn.Module):
+    """Images [B, 3, H, W] -> maps of one width by the names of their levels, from fine to coarse.
+
+    Args:
+        backbone: Made by timm with features_only. Of its maps those from stride FINEST on are used, or else the last.
+        channels: Width of each map.
+    """
+
+    def __init__(self, backbone: Any, channels: int = CHANNELS) -> None:
+        super().__init__()
+        self.backbone, self.out_channels = backbone, channels
+        strides = backbone.feature_info.reduction()
+        self.levels = [n for n, stride in enumerate(strides) if stride >= FINEST] or [len(strides) - 1]
+        self.strides = [strides[n] for n in self.levels]
+        self.strides.append(2 * self.strides[-1])  # of the level that is pooled from the last
+        widths = [backbone.feature_info.channels()[n] for n in self.levels]
+        self.fpn = FeaturePyramidNetwork(widths, channels, LastLevelMaxPool(), norm_layer=normalisation)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Returns the maps."""
+        maps = self.backbone(images)
+        return self.fpn(OrderedDict((str(n), maps[n]) for n in self.levels))
+
+
+class _FCOSHead(FCOSHead):
+    """torchvision's, whose answers are float32 whatever the precision of the rest: the loss sums thousands of them."""
+
+    def forward(self, x: list[Tensor]) -> dict[str, Tensor]:
+        return {name: answer.float() for name, answer in super().forward(x).items()}
+
+
+class _RetinaNetHead(RetinaNetHead):
+    """Likewise, with CONVOLUTIONS convolutions."""
+
+    def __init__(self, channels: int, anchors: int, num_classes: int) -> None:
+        super().__init__(channels, anchors, num_classes, norm_layer=normalisation)
+        for part in (self.classification_head, self.regression_head):
+            part.conv = part.conv[:CONVOLUTIONS]
+
+    def forward(self, x: list[Tensor]) -> dict[str, Tensor]:
+        return {name: answer.float() for name, answer in super().forward(x).items()}
+
+
+def fcos(pyramid: Pyramid, num_classes: int) -> FCOS:
+    """FCOS (arXiv 1904.01355): each place within an object says how far the object's four edges are."""
+    anchors = AnchorGenerator(tuple((stride,) for stride in pyramid.strides), ((1.0,),) * len(pyramid.strides))
+    head = _FCOSHead(pyramid.out_channels, 1, num_classes, num_convs=CONVOLUTIONS)
+    return FCOS(
+        pyramid, num_classes, anchor_generator=anchors, head=head, score_thresh=LEAST_SCORE,
+        detections_per_img=MOST_BOXES,
+    )  # fmt: skip
+
+
+def retinanet(pyramid: Pyramid, num_classes: int) -> RetinaNet:
+    """RetinaNet (arXiv 1708.02002): each place says how nine boxes around it are to be changed."""
+    sizes = tuple(tuple(round(4 * stride * LARGEST_SHIFT**n) for n in range(3)) for stride in pyramid.strides)
+    anchors = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes))
+    return RetinaNet(
+        pyramid, num_classes, anchor_generator=anchors, head=_RetinaNetHead(pyramid.out_channels, 9, num_classes),
+        score_thresh=LEAST_SCORE, detections_per_img=MOST_BOXES,
+    )  # fmt: skip
+
+
+HEADS: dict[str, Callable[[Pyramid, int], Any]] = {"fcos": fcos, "retinanet": retinanet}
+
+
+class Detector(nn.Module):
+    """Finds objects on images.
+
+    Args:
+        backbone: Made by timm with features_only.
+        head: One of HEADS.
+        num_classes: K.
+    """
+
+    def __init__(self, backbone: nn.Module, head: str, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.net = HEADS[head](Pyramid(backbone), num_classes)
+        del self.net.transform  # torchvision's resizing and normalising: images come as the network sees them
+
+    def forward(
+        self, images: Tensor, targets: Sequence[dict[str, Tensor]] | None = None
+    ) -> tuple[dict[str, Tensor], list[Found]]:
+        """Returns the parts of the loss, if there are targets, and what is found, unless it is training.
+
+        Args:
+            images: Normalised [B, 3, H, W].
+            targets: For each image "boxes" [n, 4] in its pixels and their "labels" [n].
+        """
+        sizes = [(images.shape[2], images.shape[3])] * len(images)
+        maps = list(self.net.backbone(images).values())
+        answers = self.net.head(maps)
+        anchors = self.net.anchor_generator(ImageList(images, sizes), maps)
+        count = answers["cls_logits"].shape[1] // sum(m.shape[2] * m.shape[3] for m in maps)  # of a place
+        each = [m.shape[2] * m.shape[3] * count for m in maps]
+        losses: dict[str, Tensor] = {}
+        if targets is not None:
+            levels = [each] if isinstance(self.net, FCOS) else []
+            losses = self.net.compute_loss(list(targets), answers, anchors, *levels)
+        if self.training:
+            return losses, []
+        split = {name: list(answer.split(each, dim=1)) for name, answer in answers.items()}
+        found = self.net.postprocess_detections(split, [list(a.split(each)) for a in anchors], sizes)
+        return losses, [Found(f["boxes"], f["labels"], f["scores"]) for f in found]

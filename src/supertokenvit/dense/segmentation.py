@@ -1,0 +1,237 @@
+"""The task of segmentation: a class for each pixel."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..data.decode import BadImage
+from ..data.joint import JointImages
+from ..data.masks import IGNORED
+from ..data.sources import Source
+from ..tasks import ClassFigures, Evaluation, FiguresError, Ragged, Task
+from ..tasks.drawing import visible
+from ..tasks.figures import mean_of
+from . import folder as model_folder
+from .masks import MULTIPLE, Fit, KeepPair, Normalized, PairCrop, confusion_of, enlarged, overlay
+from .segmenter import HEADS, Segmenter
+
+
+@dataclass
+class MaskFigures(ClassFigures):
+    """Figures of one class, counted in pixels but for `images`."""
+
+    iou: float | None = None
+    """Intersection through union: pixels that are of the class and were answered so, as a fraction of those that are of
+    the class or were answered so; None if there are none."""
+
+
+@dataclass
+class MaskEvaluation(Evaluation):
+    """Figures of a model over images with masks; pixels are those of the masks."""
+
+    mean_iou: float | None = None
+    """Mean over the classes of intersection through union of truth and answer, each summed over all images."""
+    pixel_accuracy: float | None = None
+    """Fraction of the pixels that are answered rightly."""
+
+
+class Seen(NamedTuple):
+    """What a model answered for one image.
+
+    Args:
+        confusion: Pixels by true class (rows) and answered class (columns), int64 [K, K].
+        loss: Summed over the pixels that count.
+    """
+
+    confusion: np.ndarray
+    loss: float
+
+
+class Segmentation(Task):
+    """A class for each pixel: targets are class numbers [N, H, W], with IGNORED where nothing is to be learned."""
+
+    name, score, score_name, short_name = "segmentation", "mean_iou", "mean IoU", "mIoU"
+    hits_name = "pixel accuracy"
+    heads = HEADS
+    not_for = (
+        "randaugment",
+        "erasing",
+        "mixup",
+        "cutmix",
+        "weighted_sampling",
+        "teacher",
+        "layer_decay",
+        "tta",
+        "sizes",
+    )
+
+    @classmethod
+    def create(cls, name: str, num_classes: int, head: str | None, **options: Any) -> nn.Module:
+        """Makes a Segmenter."""
+        return Segmenter(name, num_classes, head or HEADS[0], **options)
+
+    @classmethod
+    def write(cls, model: nn.Module, folder: Path, classes: list[str], data_config: dict[str, Any]) -> None:
+        """Writes backbone and head together."""
+        model_folder.write(model, folder, classes, data_config)
+
+    @classmethod
+    def read(cls, folder: Path, content: dict[str, Any], **sized: Any) -> nn.Module:
+        """Reads them; a network for any size is one for another size too."""
+        return model_folder.read(cls.create, folder, content)
+
+    def usual(self, count: int, side: int, gpu: bool) -> dict[str, tuple[Any, str]]:
+        """Chooses a larger size and smaller batches than for labels."""
+        size = min(512 if gpu else 256, max(64, side // MULTIPLE * MULTIPLE))
+        about = f"the images are about {side} px" + ("" if gpu else " and there is no GPU")
+        batch = max(1, min(16 if gpu else 8, count // 4))
+        return {
+            "img_size": (size, about),
+            "model": ("stt_s14" if gpu and count >= 10_000 else "stt_t", f"for {count:,} training images"),
+            "head": (HEADS[0], "usual"),
+            "batch_size": (batch, f"usual for masks of {count:,} images"),
+            "crop": ("resized", "usual for masks"),
+            "hflip": (0.5, "mirrored photographs are as likely"),
+        }
+
+    def samples(self, source: Source, recipe: Any, data_config: dict[str, Any], *, memory: bool) -> JointImages:
+        """Makes square parts of images and masks."""
+        load = KeepPair(source, round(recipe.img_size * 1.5))
+        crop = PairCrop(recipe.crop, recipe.img_size, recipe.crop_scale)
+        return JointImages(source, load, crop, _stacked, hflip=recipe.hflip, seed=recipe.seed, memory=memory)
+
+    def augmentation(self, recipe: Any, data_config: dict[str, Any], num_classes: int) -> Normalized:
+        """Normalises."""
+        return Normalized(data_config)
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Sums the cross-entropy of the pixels that count."""
+        return F.cross_entropy(logits, targets, weight=self.class_weights, ignore_index=IGNORED, reduction="sum")
+
+    def weight(self, targets: Tensor) -> float:
+        """Counts the pixels, each by the weight of its class."""
+        counted = targets[targets != IGNORED]
+        return max(1e-9, self.class_weights[counted].sum().item() if self.class_weights is not None else len(counted))
+
+    def hits(self, logits: Tensor, targets: Tensor) -> float:
+        """Sums over the images the fraction of pixels that are right."""
+        right = ((logits.argmax(1) == targets) & (targets != IGNORED)).flatten(1).sum(1)
+        return (right / (targets != IGNORED).flatten(1).sum(1).clamp(min=1)).sum().item()
+
+    def blank_targets(self, count: int, size: int, num_classes: int) -> Tensor:
+        """Draws class numbers [count, size, size]."""
+        return torch.randint(0, num_classes, (count, size, size))
+
+    def class_counts(self, source: Source) -> np.ndarray:
+        """Counts the pixels of each class; masks that cannot be used are left out, as in training."""
+        counts = np.zeros(256, dtype=np.int64)
+        for i in range(len(source)):
+            try:
+                counts += np.bincount(source.target(i).ravel(), minlength=256)
+            except BadImage:
+                continue
+        return counts[: len(source.classes)]
+
+    def preprocess(self, data_config: dict[str, Any]) -> Fit:
+        """Shows the whole photograph in its own shape."""
+        return Fit(data_config)
+
+    def truth(self, source: Source, classes: list[str]) -> Tensor:
+        """Returns nothing [N, 0]: masks are compared as they are read.
+
+        Raises:
+            FiguresError: The data has other classes than the model.
+        """
+        if source.classes != classes:
+            raise FiguresError(
+                f"the data has the classes {', '.join(source.classes[:5])} ..., and the model "
+                f"{', '.join(classes[:5])} ...: the values of masks must mean the same"
+            )
+        return torch.zeros(len(source), 0)
+
+    def found(self, predictor: Any, images: Any, source: Source, indices: list[int]) -> Ragged:
+        """Compares answers with masks, in the masks' own pixels.
+
+        Raises:
+            BadImage: A mask cannot be used.
+        """
+        seen = Ragged()
+        for i, logits in zip(indices, maps_of(predictor, images), strict=True):
+            mask = torch.from_numpy(source.target(i)).long()
+            logits = enlarged(logits, mask.shape)
+            loss = F.cross_entropy(logits[None], mask[None], ignore_index=IGNORED, reduction="sum").item()
+            seen.append(Seen(confusion_of(mask, logits.argmax(0), len(logits)).numpy(), loss))
+        return seen
+
+    def broken(self, answers: Ragged) -> list[int]:
+        """Returns the places of answers whose loss is no number."""
+        return [place for place, seen in enumerate(answers) if not np.isfinite(seen.loss)]
+
+    def figures(self, answers: Ragged, truth: Any, classes: list[str]) -> Evaluation:
+        """Sums pixels over all images, then takes the figures of each class and their mean."""
+        if not answers:
+            raise FiguresError("no image was answered")
+        counts = sum(seen.confusion for seen in answers)
+        pixels = int(counts.sum())
+        if not pixels:
+            raise FiguresError("no pixel has a class: all are ignored")
+        shown = sum((seen.confusion.sum(1) > 0).astype(int) for seen in answers)
+        found = [_class_figures(counts, k, int(shown[k])) for k in range(len(classes))]
+        per_class: dict[str, ClassFigures] = dict(zip(classes, found, strict=True))
+        return MaskEvaluation(
+            images=len(answers),
+            loss=sum(seen.loss for seen in answers) / pixels,
+            mean_iou=mean_of([figures.iou for figures in found]),
+            pixel_accuracy=int(np.trace(counts)) / pixels,
+            f1=mean_of([figures.f1 for figures in found]),
+            classes=classes,
+            per_class=per_class,
+            confusion=[(int(i), int(j), int(counts[i, j])) for i, j in np.argwhere(counts)],
+            missing_classes=[name for name, figures in per_class.items() if not figures.images],
+        )
+
+    def draw_samples(self, path: Path, images: Tensor, targets: Tensor, classes: list[str]) -> None:
+        """Draws augmented images with their masks painted over them."""
+        from matplotlib.figure import Figure
+
+        n = min(len(images), 16)
+        figure = Figure(figsize=(13, 1.75 * -(-n // 8)), layout="constrained")
+        axes = figure.subplots(-(-n // 8), 8, squeeze=False)
+        for axis in axes.flat:
+            axis.axis("off")
+        for axis, image, mask in zip(axes.flat, images[:n], targets[:n], strict=False):
+            pixels = (255 * visible(image)).astype(np.uint8)
+            axis.imshow(overlay(pixels, mask.numpy().astype(np.uint8), len(classes)))
+        figure.savefig(path, dpi=110)
+
+
+def maps_of(predictor: Any, images: Any) -> list[Tensor]:
+    """Answers for preprocessed images of any sizes: logits [K, h, w] for each; those of one size go together."""
+    found: dict[int, Tensor] = {}
+    for shape in dict.fromkeys(image.shape for image in images):
+        places = [place for place, image in enumerate(images) if image.shape == shape]
+        answers = predictor.logits(torch.stack([images[place] for place in places]))
+        found.update(zip(places, answers, strict=True))
+    return [found[place] for place in range(len(images))]
+
+
+def _stacked(masks: list[Tensor]) -> Tensor:
+    """Masks of a batch, [N, S, S]."""
+    return torch.stack(masks) if masks else torch.empty(0, 1, 1, dtype=torch.long)
+
+
+def _class_figures(counts: np.ndarray, k: int, images: int) -> MaskFigures:
+    """Figures of a class of a confusion matrix [K, K]."""
+    right, true, said = int(counts[k, k]), int(counts[k].sum()), int(counts[:, k].sum())
+    return MaskFigures(
+        images,
+        precision=right / said if said else None,
+        recall=right / true if true else None,
+        f1=2 * right / (true + said) if true else None,
+        iou=right / (true + said - right) if true + said else None,
+    )

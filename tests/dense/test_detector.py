@@ -1,0 +1,104 @@
+"""Detectors: torchvision's heads behind one call."""
+
+import pytest
+import timm
+import torch
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from supertokenvit.dense.detector import HEADS, Detector, Pyramid
+
+STT = {"width": 32, "heads": 2, "local_layers": 1, "global_layers": 1, "class_layers": 1}
+BACKBONES = {"stt_t": STT | {"img_size": 64}, "resnet10t": {}, "test_vit": {"img_size": 64}, "stt_nano": STT}
+
+
+def detector(head="fcos", name="resnet10t", classes=3):
+    torch.manual_seed(0)
+    return Detector(timm.create_model(name, features_only=True, **BACKBONES[name]), head, classes)
+
+
+def batch(count=2, size=(64, 96)):
+    torch.manual_seed(1)
+    one = {"boxes": torch.tensor([[4.0, 4.0, 50.0, 40.0], [20.0, 8.0, 60.0, 60.0]]), "labels": torch.tensor([0, 2])}
+    none = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    return torch.randn(count, 3, *size), [one, none][:count]
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_losses_and_boxes_equal_those_of_torchvisions_own_call(head):
+    model = detector(head)
+    images, targets = batch()
+    losses, found = model(images, targets)
+    assert not found and all(loss.ndim == 0 and loss > 0 for loss in losses.values())
+    model.net.transform = GeneralizedRCNNTransform(64, 96, [0.0] * 3, [1.0] * 3, _skip_resize=True)
+    theirs = model.net(list(images), targets)
+    assert losses.keys() == theirs.keys()
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss, theirs[name])
+    for part in (model.net.head.classification_head.cls_logits,):
+        torch.nn.init.normal_(part.weight, std=0.3)  # so that something is found
+    model.eval()
+    with torch.no_grad():
+        losses, found = model(images, targets)
+        theirs = model.net(list(images))
+    assert losses and all(len(f.scores) > 5 for f in found)
+    for mine, other in zip(found, theirs, strict=True):
+        torch.testing.assert_close(mine._asdict(), other)
+        assert (mine.scores.diff() <= 0).all() and set(mine.labels.tolist()) <= {0, 1, 2}
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("name", ["stt_t", "resnet10t", "stt_nano"])
+def test_every_parameter_learns(head, name):
+    model = detector(head, name)
+    losses, _ = model(*batch())
+    sum(losses.values()).backward()
+    assert not [n for n, p in model.named_parameters() if p.grad is None]
+
+
+def test_levels_are_those_of_the_backbone_from_stride_8_and_one_more():
+    assert detector().net.backbone.strides == [8, 16, 32, 64]
+    pyramid = Pyramid(timm.create_model("resnet10t", features_only=True, out_indices=(1,)), 32)
+    assert pyramid.strides == [4, 8]  # a backbone without coarse maps
+    maps = pyramid(torch.randn(1, 3, 64, 64))
+    assert [tuple(m.shape) for m in maps.values()] == [(1, 32, 16, 16), (1, 32, 8, 8)]
+
+
+def test_no_target_no_loss_and_empty_images_are_answered():
+    model = detector().eval()
+    with torch.no_grad():
+        losses, found = model(torch.zeros(2, 3, 64, 64))
+    assert losses == {} and len(found) == 2 and found[0].boxes.shape[1:] == (4,)
+
+
+def test_the_loss_is_exact_in_bf16():
+    """The answers of the head are float32: a sum over thousands of places in bf16 is off by a percent."""
+    model = detector()
+    images, targets = batch()
+    exact = model(images, targets)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(images, targets)[0]
+    for name, loss in rough.items():
+        assert loss.dtype == torch.float32
+        torch.testing.assert_close(loss, exact[name], rtol=0.02, atol=0.01)
+
+
+def test_a_small_picture_is_learned():
+    model = detector(classes=2)
+    images = torch.zeros(2, 3, 64, 64)
+    images[0, :, 8:40, 12:52], images[1, :, 20:60, 4:30] = 2.0, -2.0
+    targets = [
+        {"boxes": torch.tensor([[12.0, 8.0, 52.0, 40.0]]), "labels": torch.tensor([0])},
+        {"boxes": torch.tensor([[4.0, 20.0, 30.0, 60.0]]), "labels": torch.tensor([1])},
+    ]
+    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    for _ in range(60):
+        loss = sum(model(images, targets)[0].values())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval()
+    with torch.no_grad():
+        found = model(images)[1]
+    for f, target in zip(found, targets, strict=True):
+        assert f.labels[0] == target["labels"][0]
+        assert (f.boxes[0] - target["boxes"][0]).abs().max() < 4, f.boxes[0]
