@@ -110,7 +110,8 @@ def print_evaluation(result: Evaluation, title: str, task: Task, console: Consol
     """Prints the figures, those of each class and, for up to FITS classes of images, the confusion matrix."""
     figures = {name: getattr(result, field) for name, field in task.headline.items()}
     said = [f"{name} {100 * value:.2f} %" for name, value in figures.items() if value is not None]
-    say(console, ", ".join([f"{title}: {result.images:,} images", *said, f"loss {result.loss:.4f}"]))
+    said += [f"loss {result.loss:.4f}"] if result.loss is not None else []
+    say(console, ", ".join([f"{title}: {result.images:,} images", *said]))
     for text in result.left_out:
         say(console, f"left out: {text}")
     if result.missing_classes:

@@ -5,8 +5,15 @@ from PIL import Image
 
 TINY = {
     "model": "stt_nano",
-    "model_args": {"width": 32, "heads": 2, "local_layers": 1, "global_layers": 1, "stem_convs": 1,
-                   "decoder_pyramid_channels": 32, "decoder_segmentation_channels": 16},  # fmt: skip
+    "model_args": {
+        "width": 32,
+        "heads": 2,
+        "local_layers": 1,
+        "global_layers": 1,
+        "stem_convs": 1,
+        "decoder_pyramid_channels": 32,
+        "decoder_segmentation_channels": 32,
+    },  # fmt: skip
     "img_size": 64,
     "batch_size": 4,
     "precision": "fp32",

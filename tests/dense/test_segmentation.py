@@ -140,7 +140,7 @@ def test_learned_grids_have_no_weight_decay():
 def test_it_learns_and_the_run_folder_is_whole(trained):
     found = json.loads(trained.evaluation.read_text())
     assert found["validation"]["mean_iou"] > 0.8 and found["test"]["mean_iou"] > 0.8
-    assert found["test"]["classes"] == ["dark", "bright"] and len(found["test"]["per_class"]["dark"]) == 7
+    assert found["test"]["classes"] == ["dark", "bright"] and found["test"]["per_class"]["dark"]["iou"] > 0.8
     header = trained.metrics.read_text().splitlines()[0].split(",")
     assert "val_mean_iou" in header and "train_accuracy" in header
     for picture in (trained.samples, trained.curves, trained.confusion):
@@ -199,6 +199,7 @@ def test_evaluate_writes_rows_and_the_worst_images(trained, capsys):
     assert size_of(trained.worst_of("val"))[1] > 300
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path):
     data = make_masks(tmp_path / "data")
     options = TINY | {"epochs": 2, "workers": 0, "cache": "disk"}

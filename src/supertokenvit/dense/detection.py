@@ -10,15 +10,18 @@ from torch import Tensor, nn
 
 from ..data.box_geometry import BoxCrop, KeepBoxes, Whole, scaled
 from ..data.boxes import Boxes, known_size, size_of
+from ..data.decode import printable
 from ..data.joint import JointImages
 from ..data.sources import Source, class_name
 from ..errors import UsageError
 from ..tasks import FiguresError, Ragged, Task
 from ..tasks.drawing import visible
 from ..tasks.labels import check_classes
+from . import box_answers
 from . import folder as model_folder
-from .box_figures import BoxFigures, box_figures
+from .box_figures import USUAL, BoxFigures, box_figures
 from .box_pictures import draw_grid, paint_small
+from .box_report import draw_worst, write_boxes
 from .detector import HEADS, MULTIPLE, Detector, Found, found_in
 from .masks import Normalized
 from .segmentation import maps_of
@@ -31,6 +34,10 @@ class Detection(Task):
 
     name, score, score_name, short_name = "detection", "mean_average_precision", "mean average precision", "mAP"
     hits_name = ""
+    headline = {"mAP": "mean_average_precision", "AP50": "average_precision_50", "AP75": "average_precision_75"}
+    columns = {
+        "AP": "average_precision", "AP50": "average_precision_50", "precision": "precision", "recall": "recall",
+    }  # fmt: skip
     heads = tuple(HEADS)
     not_for = (
         "resize", "crop_pct", "randaugment", "erasing", "mixup", "cutmix", "class_weights", "weighted_sampling",
@@ -136,6 +143,35 @@ class Detection(Task):
         if not answers:
             raise FiguresError("no image was answered")
         return box_figures(answers, truth, classes, self.threshold)
+
+    def write_answers(self, path: Path, answers: Any, predictor: Any) -> None:
+        """Writes a line for each box: file, label, score and its edges."""
+        rows = [
+            (printable(answers.source.name(int(i))), f) for i, f in zip(answers.indices, answers.logits, strict=True)
+        ]
+        write_boxes(path, rows, predictor.classes)
+
+    def draw_worst(self, path: Path, answers: Any, predictor: Any) -> bool:
+        """Draws the images with the most boxes that are missed or wrong."""
+        threshold = USUAL if self.threshold is None else self.threshold
+        return draw_worst(
+            path, answers.source, answers.indices, answers.logits, answers.targets, predictor.classes, threshold
+        )
+
+    def predictions(
+        self, predictor: Any, names: list[str], images: list[Tensor], sizes: list[tuple[int, int]], topk: int
+    ) -> list[Any]:
+        """Answers with the boxes that are sure enough, in pixels of the photographs."""
+        threshold = USUAL if self.threshold is None else self.threshold
+        rows = zip(names, maps_of(predictor, images), images, sizes, strict=True)
+        return [
+            box_answers.Boxes.of(name, in_photograph(found_in(r), image.shape, size), predictor.classes, threshold)
+            for name, r, image, size in rows
+        ]
+
+    def unanswered(self, name: str, reason: str) -> Any:
+        """Gives no box."""
+        return box_answers.Boxes(name, error=reason)
 
     def draw_samples(self, path: Path, images: Tensor, targets: Ragged, classes: list[str]) -> None:
         """Draws augmented images with their boxes."""
