@@ -22,10 +22,11 @@ from supertokenvit.cli import main
 from supertokenvit.data.sources import DataError
 from supertokenvit.data.splits import open_splits
 from supertokenvit.evaluation import EvaluationError, evaluate_source, open_labelled
+from supertokenvit.evaluation_report import draw_worst_labels as draw_worst
 from supertokenvit.model_folder import ModelCard, TrainedModel, load_model, save_model
 from supertokenvit.prediction import Predictor, load
 from supertokenvit.preprocessing import Preprocess, normalize
-from supertokenvit.tasks.label_rows import draw_worst, rows_of
+from supertokenvit.tasks.label_rows import rows_of
 from supertokenvit.training.recipe import Recipe
 from supertokenvit.training.run import train_recipe
 

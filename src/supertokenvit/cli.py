@@ -3,25 +3,10 @@
 import difflib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, List, Optional
 
 from . import __version__
-
-# with a type beside them, jsonargparse's help would show the function that checks the choices
-SPLIT: dict[str, Any] = dict(choices=["val", "test", "train"], help="Split of it; test, or else val, or else all")
-TTA: dict[str, Any] = dict(choices=["none", "flip", "shift"], help="Views of an image; as the training set them")
-PRECISION: dict[str, Any] = dict(
-    choices=["fp32", "bf16", "auto"], default="fp32", help="Precision of the arithmetic; auto: bf16 where it is faster"
-)
-SIDE = "Side of the images that the model sees, in pixels; that of its training"
-METHOD: dict[str, Any] = dict(
-    choices=["composed", "gradient", "attention", "integrated", "occlusion", "gradcam"],
-    default=None,
-    help="How; composed, and gradcam for other families",
-)
-RIVALS = "timm names, run folders, .onnx or .xml files; NAME:KEY=VALUE,... for one with settings of its own: "
-RIVALS += "engine, dtype, channels_last, fused, reparam, by_convolution, or an argument of the model"
-MODEL = "Run folder, or a model that comes with the package"
+from .options import IGNORE, METHOD, MODEL, NAMES, PRECISION, RIVALS, SIDE, SPLIT, TASK, TTA
 
 
 def train(argv: Sequence[str]) -> None:
@@ -76,7 +61,12 @@ def predict(argv: Sequence[str]) -> None:
     parser = parser_of("predict")
     parser.add_argument("images", type=str, nargs="+", help="Files, or folders of them")
     parser.add_argument("--model", type=str, default=None, help=f"{MODEL}; the best of those")
-    parser.add_argument("--out", type=str, default=None, help="File for the answers: .csv, .jsonl or .parquet")
+    parser.add_argument(
+        "--out",
+        type=str,
+        default=None,
+        help="File for the answers: .csv, .jsonl, .parquet; for masks and boxes a folder",
+    )
     parser.add_argument("--json", action="store_true", help="Print a line of JSON for each image")
     parser.add_argument("--topk", type=PositiveInt, default=5, help="Classes to name")
     parser.add_argument("--explain", type=str, default=None, help="Folder for pictures of what spoke for each answer")
@@ -119,6 +109,9 @@ def check_data(argv: Sequence[str]) -> None:
 
     parser = parser_of("check-data")
     parser.add_argument("data", type=str, help="Images, as for training")
+    parser.add_argument("--task", **TASK)
+    parser.add_argument("--classes", type=Optional[List[str]], default=None, help=NAMES)
+    parser.add_argument("--ignore", type=Optional[int], default=None, help=IGNORE)
     parser.add_argument("--workers", type=PositiveInt, default=None, help="Decoders at once; one for each core")
     given = parser.parse_args(list(argv)).as_dict()
     from .data.checking import check_and_print

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from supertokenvit.data.checking import check
 from supertokenvit.data.decode import BadImage
 from supertokenvit.data.masks import Reading, decode_mask
 from supertokenvit.data.sources import DataError
@@ -119,3 +120,21 @@ def test_masks_that_are_none_say_why(tmp_path):
         decode_mask((tmp_path / "m.png").read_bytes(), "m.png")
     with pytest.raises(BadImage, match="m.png: damaged mask"):
         decode_mask((tmp_path / "m.png").read_bytes()[:40], "m.png")
+
+
+def test_check_data_names_what_is_wrong_with_masks(tmp_path):
+    data = make_masks(tmp_path / "data")
+    masks = data / "train" / "masks"
+    save(masks / "001.png", np.full((72, 96), 5))
+    save(masks / "002.png", np.zeros((10, 20)))
+    (masks / "003.png").unlink()
+    report = check(data)
+    assert len(report.damaged) == 2
+    assert report.damaged[0].endswith("001.png: it has the value 5, and there are 2 classes, from 0")
+    assert report.damaged[1].endswith("002.png: 96 x 72 pixels, and its mask has 20 x 10")
+    assert report.strange == ["left out: 1 image without a mask: train/images/003.png"] and not report.fatal
+    assert check(data, ignore=5).damaged == report.damaged[1:]
+    assert check(data, classes=["a", "b", "c"]).strange[:2] == [
+        f"the {split} split has no image of: c" for split in ("train", "val")
+    ]
+    assert "no data for detection" in check(data, task="detection").fatal[0]

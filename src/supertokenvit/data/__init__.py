@@ -22,6 +22,7 @@ box_geometry    Moves images and their boxes together.
 loading         Makes batches.
 joint           Changes images together with what is marked on them.
 box_checking    Names what is wrong with boxes.
+mask_checking   Names what is wrong with masks.
 checking        Names what is wrong with a data set.
 
 Imports run up this table only.

@@ -3,8 +3,10 @@
 import hashlib
 import os
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -15,6 +17,8 @@ from rich.table import Table
 from ..console import is_watched, say, user_console
 from .box_checking import named_faults, odd_boxes, print_boxes
 from .decode import BadImage, in_threads
+from .mask_checking import pixels_of, print_pixels
+from .masks import Reading
 from .sources import DataError, Source
 from .splits import open_splits
 
@@ -30,12 +34,14 @@ class Finding:
         size: Its width and height, if it could be decoded.
         error: A line that says what is wrong with it, or None.
         unreadable: Whether its file could not even be read.
+        pixels: How many pixels of each class its mask has, [K], if it has one.
     """
 
     digest: str = ""
     size: tuple[int, int] | None = None
     error: str | None = None
     unreadable: bool = False
+    pixels: np.ndarray | None = None
 
 
 @dataclass
@@ -62,11 +68,22 @@ class Report:
         return self.damaged + self.duplicates + self.strange + self.fatal
 
 
-def check(data: str | os.PathLike, *, workers: int | None = None, console: Console | None = None) -> Report:
+def check(
+    data: str | os.PathLike,
+    *,
+    task: str | None = None,
+    classes: Sequence[str] | None = None,
+    ignore: int | None = None,
+    workers: int | None = None,
+    console: Console | None = None,
+) -> Report:
     """Decodes every image of a data set and reports what is wrong with it.
 
     Args:
         data: As in training.
+        task: "classification", "segmentation" or "detection"; what the data looks like by default.
+        classes: Names of the classes of masks in the order of their values, where there is no classes.txt.
+        ignore: A value of masks, besides 255, whose pixels do not count.
         workers: Decoders at once; None for one for each core.
         console: Where the report is printed too; None for nowhere.
 
@@ -78,7 +95,8 @@ def check(data: str | os.PathLike, *, workers: int | None = None, console: Conso
     """
     console, report = console or Console(quiet=True), Report()
     try:
-        splits = open_splits(os.fspath(data))
+        reading = Reading(task, None if classes is None else tuple(classes), ignore)
+        splits = open_splits(os.fspath(data), reading=reading)
     except (DataError, OSError) as error:
         report.fatal.append(str(error))
         return report
@@ -99,7 +117,7 @@ def check(data: str | os.PathLike, *, workers: int | None = None, console: Conso
             report.strange.append(f"{len(bad)} damaged validation images: training stops unless --skip_damaged true")
     report.fatal += too_few_classes(splits.train, findings["train"])
     report.duplicates = find_duplicates(sources, findings)
-    report.strange += odd_classes(sources, splits.val_is_own)
+    report.strange += odd_classes(sources, findings, splits.val_is_own)
     if splits.train.task == "detection":
         report.strange += named_faults(splits.train, splits.left_out)
         for name, source in sources.items():
@@ -114,13 +132,17 @@ def check(data: str | os.PathLike, *, workers: int | None = None, console: Conso
     return report
 
 
-def check_and_print(data: str, workers: int | None = None) -> None:
+def check_and_print(data: str, **options: Any) -> None:
     """Checks a data set and prints the report.
+
+    Args:
+        data: As in check.
+        **options: Further options of check.
 
     Raises:
         DataError: Training on it would fail.
     """
-    report = check(data, workers=workers, console=user_console())
+    report = check(data, **options, console=user_console())
     if report.fatal:
         raise DataError(f"training on this would fail: {'; '.join(report.fatal)}")
 
@@ -130,8 +152,11 @@ def decode_all(sources: dict[str, Source], workers: int, console: Console) -> di
 
     def look(source: Source, i: int) -> Finding:
         try:
-            image = source.image(i)
-            return Finding(hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest(), image.size)
+            image, pixels = source.image(i), None
+            if source.task == "segmentation":
+                pixels = pixels_of(source, i, image.size)
+            digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
+            return Finding(digest, image.size, pixels=pixels)
         except BadImage as error:
             return Finding(error=str(error))
         except OSError as error:
@@ -169,8 +194,10 @@ def find_duplicates(sources: dict[str, Source], findings: dict[str, list[Finding
     return lines
 
 
-def counts(source: Source) -> np.ndarray:
-    """Counts the images of each class."""
+def counts(source: Source, findings: list[Finding]) -> np.ndarray:
+    """Counts the images of each class; of masks those on which it is seen."""
+    if source.task == "segmentation":
+        return sum(((f.pixels > 0).astype(int) for f in findings if f.pixels is not None), start=np.zeros(1, dtype=int))
     if source.multi_label:
         return source.targets.sum(0).astype(int)
     return np.bincount(source.targets, minlength=len(source.classes))
@@ -186,14 +213,15 @@ def too_few_classes(train: Source, findings: list[Finding]) -> list[str]:
     return [f"only training images of one class can be decoded: {train.classes[usable.pop()]}"]
 
 
-def odd_classes(sources: dict[str, Source], val_is_own: bool) -> list[str]:
+def odd_classes(sources: dict[str, Source], findings: dict[str, list[Finding]], val_is_own: bool) -> list[str]:
     """Finds classes that one split lacks, or that are very rare."""
     lines = []
     for name, source in sources.items():
-        lacking = [c for c, n in zip(source.classes, counts(source), strict=True) if n == 0]
+        lacking = [c for c, n in zip(source.classes, counts(source, findings[name]), strict=False) if n == 0]
         if lacking and (name != "val" or val_is_own):
             lines.append(f"the {name} split has no image of: {', '.join(lacking)}")
-    rare = [c for c, n in zip(sources["train"].classes, counts(sources["train"]), strict=True) if 0 < n < 5]
+    numbers = counts(sources["train"], findings["train"])
+    rare = [c for c, n in zip(sources["train"].classes, numbers, strict=False) if 0 < n < 5]
     return lines + ([f"fewer than five training images of: {', '.join(rare)}"] if rare else [])
 
 
@@ -212,7 +240,7 @@ def print_report(
     """Prints tables of counts and sizes, then the problems."""
     classes = sources["train"].classes
     table = Table("class", *sources, title="images")
-    numbers = {name: counts(source) for name, source in sources.items()}
+    numbers = {name: counts(source, findings[name]) for name, source in sources.items()}
     shown = range(len(classes)) if len(classes) <= 40 else [*range(20), *range(len(classes) - 20, len(classes))]
     for k in shown:
         if len(classes) > 40 and k == len(classes) - 20:
@@ -222,6 +250,8 @@ def print_report(
     console.print(table)
     if sources["train"].task == "detection":
         print_boxes(sources, console)
+    if sources["train"].task == "segmentation":
+        print_pixels(classes, {name: [f.pixels for f in found] for name, found in findings.items()}, console)
     sides = [min(f.size) for found in findings.values() for f in found if f.size]
     buckets = Counter(next((edge for edge in (32, 64, 128, 256, 512, 1024, 2048) if side <= edge), 0) for side in sides)
     table = Table("shorter side", "images", title="sizes")

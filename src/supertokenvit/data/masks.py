@@ -11,7 +11,7 @@ from ..console import watched
 from ..machine import cores
 from .decode import MAX_PIXELS, BadImage, in_threads, printable
 from .listing import counted, has_image_ending, is_image_name
-from .sources import DataError, Files, Reader, Stored, class_name, split_of
+from .sources import DataError, Files, Reader, Source, Stored, class_name, split_of
 
 IMAGE_FOLDERS = {"images", "image", "imgs", "img_dir"}
 MASK_FOLDERS = {"masks", "mask", "ann_dir", "annotations"}
@@ -101,6 +101,17 @@ def decode_mask(content: bytes, name: str) -> np.ndarray:
         raise BadImage(
             name, f"damaged mask ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
         ) from None
+
+
+def check_size(source: Source, i: int, size: tuple[int, int], shape: Sequence[int]) -> None:
+    """Refuses a mask of another size than its image.
+
+    Raises:
+        BadImage: It has one.
+    """
+    if size != tuple(shape)[::-1]:
+        has = f"{shape[1]} x {shape[0]}"
+        raise BadImage(source.name(i), f"{size[0]} x {size[1]} pixels, and its mask has {has}")
 
 
 def open_masks(

@@ -13,8 +13,7 @@ from timm.data.transforms import str_to_pil_interp
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
-from ..data.decode import BadImage
-from ..data.masks import IGNORED
+from ..data.masks import IGNORED, check_size
 from ..data.sources import Source
 from ..preprocessing import normalize
 
@@ -45,17 +44,6 @@ class KeepPair:
             image = V.resize(image, [self.side], antialias=True)
             mask = V.resize(mask[None], list(image.size[::-1]), NEAREST)[0]
         return V.pil_to_tensor(image), mask
-
-
-def check_size(source: Source, i: int, size: tuple[int, int], shape: Sequence[int]) -> None:
-    """Refuses a mask of another size than its image.
-
-    Raises:
-        BadImage: It has one.
-    """
-    if size != tuple(shape)[::-1]:
-        has = f"{shape[1]} x {shape[0]}"
-        raise BadImage(source.name(i), f"{size[0]} x {size[1]} pixels, and its mask has {has}")
 
 
 @dataclass(frozen=True)

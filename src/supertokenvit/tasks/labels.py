@@ -101,10 +101,6 @@ class Labels(LogitsTask):
         """Writes file, true, predicted, probability and loss; | separates several labels."""
         write_rows(path, list(rows_of(answers, predictor)))
 
-    def draw_worst(self, path: Path, answers: Any, predictor: Any) -> bool:
-        """Is left to evaluation_report, which explains the answers."""
-        raise NotImplementedError
-
     def predictions(
         self, predictor: Any, names: list[str], images: list[Tensor], sizes: list[tuple[int, int]], topk: int
     ) -> list[Prediction]:

@@ -204,10 +204,6 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def draw_worst(self, path: Path, answers: Any, predictor: Any) -> bool:
-        """Draws the images with the worst answers; says whether there are any, and removes an older picture if not."""
-
-    @abstractmethod
     def predictions(
         self, predictor: Any, names: list[str], images: list[Tensor], sizes: list[tuple[int, int]], topk: int
     ) -> list[Any]:

@@ -1,0 +1,24 @@
+"""Options that several verbs have, and the words for them."""
+
+from typing import Any
+
+# with a type beside them, jsonargparse's help would show the function that checks the choices
+SPLIT: dict[str, Any] = dict(choices=["val", "test", "train"], help="Split of it; test, or else val, or else all")
+TTA: dict[str, Any] = dict(choices=["none", "flip", "shift"], help="Views of an image; as the training set them")
+PRECISION: dict[str, Any] = dict(
+    choices=["fp32", "bf16", "auto"], default="fp32", help="Precision of the arithmetic; auto: bf16 where it is faster"
+)
+SIDE = "Side of the images that the model sees, in pixels; that of its training"
+METHOD: dict[str, Any] = dict(
+    choices=["composed", "gradient", "attention", "integrated", "occlusion", "gradcam"],
+    default=None,
+    help="How; composed, and gradcam for other families",
+)
+RIVALS = "timm names, run folders, .onnx or .xml files; NAME:KEY=VALUE,... for one with settings of its own: "
+RIVALS += "engine, dtype, channels_last, fused, reparam, by_convolution, or an argument of the model"
+MODEL = "Run folder, or a model that comes with the package"
+TASK: dict[str, Any] = dict(
+    choices=["classification", "segmentation", "detection"], default=None, help="What the labels are; as they look"
+)
+NAMES = "Names of the classes of masks, in the order of their values"
+IGNORE = "A value of masks, besides 255, whose pixels do not count"
