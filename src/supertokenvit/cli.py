@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, List, Optional
 
 from . import __version__
-from .options import IGNORE, METHOD, MODEL, NAMES, PRECISION, RIVALS, SIDE, SPLIT, TASK, TTA
+from .options import IGNORE, METHOD, MODEL, NAMES, PRECISION, RIVALS, SIDE, SPLIT, TASK, THRESHOLD, TTA
 
 
 def train(argv: Sequence[str]) -> None:
@@ -70,6 +70,7 @@ def predict(argv: Sequence[str]) -> None:
     parser.add_argument("--json", action="store_true", help="Print a line of JSON for each image")
     parser.add_argument("--topk", type=PositiveInt, default=5, help="Classes to name")
     parser.add_argument("--explain", type=str, default=None, help="Folder for pictures of what spoke for each answer")
+    parser.add_argument("--threshold", **THRESHOLD)
     parser.add_argument("--tta", **TTA)
     parser.add_argument("--img_size", type=PositiveInt, default=None, help=SIDE)
     parser.add_argument("--precision", **PRECISION)

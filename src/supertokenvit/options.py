@@ -17,6 +17,9 @@ METHOD: dict[str, Any] = dict(
 RIVALS = "timm names, run folders, .onnx or .xml files; NAME:KEY=VALUE,... for one with settings of its own: "
 RIVALS += "engine, dtype, channels_last, fused, reparam, by_convolution, or an argument of the model"
 MODEL = "Run folder, or a model that comes with the package"
+THRESHOLD: dict[str, Any] = dict(
+    type=float, default=None, help="Boxes: least score that is shown; the one that fitted the validation images"
+)
 TASK: dict[str, Any] = dict(
     choices=["classification", "segmentation", "detection"], default=None, help="What the labels are; as they look"
 )

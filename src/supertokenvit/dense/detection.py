@@ -17,8 +17,8 @@ from ..errors import UsageError
 from ..tasks import FiguresError, Ragged, Task
 from ..tasks.drawing import visible
 from ..tasks.labels import check_classes
-from . import box_answers
 from . import folder as model_folder
+from .box_answers import BoxPrediction
 from .box_figures import USUAL, BoxFigures, box_figures
 from .box_pictures import draw_grid, paint_small
 from .box_report import draw_worst, write_boxes
@@ -35,9 +35,8 @@ class Detection(Task):
     name, score, score_name, short_name = "detection", "mean_average_precision", "mean average precision", "mAP"
     hits_name = ""
     headline = {"mAP": "mean_average_precision", "AP50": "average_precision_50", "AP75": "average_precision_75"}
-    columns = {
-        "AP": "average_precision", "AP50": "average_precision_50", "precision": "precision", "recall": "recall",
-    }  # fmt: skip
+    columns = {"AP": "average_precision", "AP50": "average_precision_50", "precision": "precision", "recall": "recall"}
+    counted = "boxes"
     heads = tuple(HEADS)
     not_for = (
         "resize", "crop_pct", "randaugment", "erasing", "mixup", "cutmix", "class_weights", "weighted_sampling",
@@ -145,33 +144,31 @@ class Detection(Task):
         return box_figures(answers, truth, classes, self.threshold)
 
     def write_answers(self, path: Path, answers: Any, predictor: Any) -> None:
-        """Writes a line for each box: file, label, score and its edges."""
-        rows = [
-            (printable(answers.source.name(int(i))), f) for i, f in zip(answers.indices, answers.logits, strict=True)
-        ]
-        write_boxes(path, rows, predictor.classes)
+        """Writes file, label, score and edges of everything that was found, whatever its score."""
+        names = [printable(answers.source.name(int(index))) for index in answers.indices]
+        write_boxes(path, list(zip(names, answers.logits, strict=True)), predictor.classes)
 
     def draw_worst(self, path: Path, answers: Any, predictor: Any) -> bool:
         """Draws the images with the most boxes that are missed or wrong."""
-        threshold = USUAL if self.threshold is None else self.threshold
-        return draw_worst(
-            path, answers.source, answers.indices, answers.logits, answers.targets, predictor.classes, threshold
-        )
+        found, truth = answers.logits, answers.targets
+        return draw_worst(path, answers.source, answers.indices, found, truth, predictor.classes, self.least_score)
 
     def predictions(
         self, predictor: Any, names: list[str], images: list[Tensor], sizes: list[tuple[int, int]], topk: int
-    ) -> list[Any]:
-        """Answers with the boxes that are sure enough, in pixels of the photographs."""
-        threshold = USUAL if self.threshold is None else self.threshold
+    ) -> list[BoxPrediction]:
+        """Answers with the boxes whose score reaches the threshold."""
         rows = zip(names, maps_of(predictor, images), images, sizes, strict=True)
-        return [
-            box_answers.Boxes.of(name, in_photograph(found_in(r), image.shape, size), predictor.classes, threshold)
-            for name, r, image, size in rows
-        ]
+        found = [(name, in_photograph(found_in(r), image.shape, size)) for name, r, image, size in rows]
+        return [BoxPrediction.of(name, each, predictor.classes, self.least_score) for name, each in found]
 
-    def unanswered(self, name: str, reason: str) -> Any:
-        """Gives no box."""
-        return box_answers.Boxes(name, error=reason)
+    def unanswered(self, name: str, reason: str) -> BoxPrediction:
+        """Gives no boxes."""
+        return BoxPrediction(name, error=reason)
+
+    @property
+    def least_score(self) -> float:
+        """Score from which on boxes are shown."""
+        return USUAL if self.threshold is None else self.threshold
 
     def draw_samples(self, path: Path, images: Tensor, targets: Ragged, classes: list[str]) -> None:
         """Draws augmented images with their boxes."""
