@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from rich.console import Console
@@ -12,14 +13,18 @@ from safetensors.torch import load_file
 
 from supertokenvit import evaluate, load, resume, train
 from supertokenvit.cli import main
+from supertokenvit.data.augmentation import seed_step
 from supertokenvit.data.box_geometry import Whole
 from supertokenvit.data.splits import read_splits
 from supertokenvit.dense import TASKS
 from supertokenvit.dense.detection import canvas_of, in_photograph
 from supertokenvit.dense.detector import MULTIPLE
 from supertokenvit.errors import UserError
+from supertokenvit.model_folder import ModelCard, TrainedModel, save_model
 from supertokenvit.tasks import FiguresError
+from supertokenvit.training.recipe import Recipe
 from supertokenvit.training.report import read_metrics
+from supertokenvit.training.starting_model import starting_model
 from tests.data.box_folders import some_boxes, write_coco, write_voc
 from tests.dense.test_box_figures import answer
 
@@ -182,3 +187,34 @@ def test_rectangles_are_learned(tmp_path):
     figures = json.loads(run.evaluation.read_text())["test"]
     assert figures["average_precision_50"] > 0.8 and np.isfinite(figures["threshold"])
     assert load(run, device="cpu").classes == ["blue", "red"]
+
+
+def test_a_start_gives_its_backbone_and_its_head_for_the_same_classes(run, tmp_path):
+    """Classes of the same number and other names have new scores."""
+    recipe = Recipe(init=str(run), img_size=64)
+    ends = "net.head.classification_head.cls_logits.weight"
+    there = weights(run)
+    for classes, kept in ((["blue", "red"], True), (["cat", "dog"], False)):
+        model, named = starting_model(recipe, classes, TASKS["detection"])
+        found = model.state_dict()
+        assert torch.equal(found["net.backbone.backbone.conv1.0.weight"], there["net.backbone.backbone.conv1.0.weight"])
+        assert torch.equal(found[ends], there[ends]) is kept
+        assert named.model == "resnet10t" and named.head == "fcos"
+
+
+def test_a_classifier_gives_its_backbone(tmp_path):
+    classifier = timm.create_model("resnet10t", num_classes=2)
+    data_config = {"input_size": (3, 64, 64), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic"}
+    save_model(TrainedModel(classifier, ["a", "b"], data_config, ModelCard(), tmp_path / "model"))
+    model, _ = starting_model(Recipe(init=str(tmp_path / "model"), img_size=64), ["red"], TASKS["detection"])
+    backbone = model.net.backbone.backbone.state_dict()
+    assert torch.equal(backbone["layer4.0.conv1.weight"], classifier.state_dict()["layer4.0.conv1.weight"])
+
+
+def test_a_frozen_backbone_stays_as_it_is(data, tmp_path):
+    run = train(data, **TINY | {"epochs": 1}, freeze="backbone", out=str(tmp_path / "run"))
+    first = weights(run)["net.backbone.backbone.conv1.0.weight"]
+    seed_step(0, 0)
+    recipe = Recipe(**{name: value for name, value in TINY.items() if name != "console"})
+    fresh, _ = starting_model(recipe, ["blue", "red"], TASKS["detection"])
+    assert torch.equal(first, fresh.state_dict()["net.backbone.backbone.conv1.0.weight"])

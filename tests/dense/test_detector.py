@@ -8,7 +8,15 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from supertokenvit.dense.detector import HEADS, MOST_BOXES, Detector, Pyramid, found_in
 
 STT = {"width": 32, "heads": 2, "local_layers": 1, "global_layers": 1, "class_layers": 1}
-BACKBONES = {"stt_t": STT | {"img_size": 64}, "resnet10t": {}, "test_vit": {"img_size": 64}, "stt_nano": STT}
+SWIN = {"img_size": 64, "embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "window_size": 4}
+BACKBONES = {
+    "stt_t": STT | {"img_size": 64},
+    "stt_nano": STT,
+    "resnet10t": {},
+    "test_vit": {"img_size": 64},
+    "swin_tiny_patch4_window7_224": SWIN,
+    "convnext_atto": {"dims": (8, 16, 24, 32)},
+}
 
 
 def detector(head="fcos", name="resnet10t", classes=3):
@@ -52,6 +60,14 @@ def test_every_parameter_learns(head, name):
     losses = model(*batch())
     sum(losses.values()).backward()
     assert not [n for n, p in model.named_parameters() if p.grad is None]
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_backbones_of_every_kind_take_images_of_any_size(name):
+    model = detector(name=name).eval()
+    with torch.no_grad():
+        for size in ((64, 64), (64, 96), (128, 32)):
+            assert model(torch.randn(1, 3, *size)).shape == (1, MOST_BOXES, 6)
 
 
 def test_levels_are_those_of_the_backbone_from_stride_8_and_one_more():

@@ -6,6 +6,7 @@ images     [B, 3, H, W]
  head      for each place of each level: a score for each class, and a box
 """
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,6 +14,8 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
+from timm.layers import Format
+from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -59,6 +62,7 @@ class Pyramid(nn.Module):
     def __init__(self, backbone: Any, channels: int = CHANNELS) -> None:
         super().__init__()
         self.backbone, self.out_channels = backbone, channels
+        self.channels_behind = getattr(backbone, "output_fmt", Format.NCHW) == Format.NHWC  # Swin
         strides = backbone.feature_info.reduction()
         last = {stride: n for n, stride in enumerate(strides)}  # a plain ViT has several maps of one stride
         self.levels = [n for stride, n in last.items() if stride >= FINEST] or [len(strides) - 1]
@@ -70,6 +74,8 @@ class Pyramid(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Returns the maps."""
         maps = self.backbone(images)
+        if self.channels_behind:
+            maps = [m.permute(0, 3, 1, 2) for m in maps]
         return self.fpn(OrderedDict((str(n), maps[n]) for n in self.levels))
 
 
@@ -115,6 +121,22 @@ def retinanet(pyramid: Pyramid, num_classes: int) -> RetinaNet:
 HEADS: dict[str, Callable[[Pyramid, int], Any]] = {"fcos": fcos, "retinanet": retinanet}
 
 
+def backbone_of(name: str, **options: Any) -> Any:
+    """Makes timm's network of a name that gives maps of images of any size, also if it usually insists on one.
+
+    Args:
+        name: Of the model.
+        **options: Further arguments of timm.create_model.
+    """
+    cfg = get_pretrained_cfg(name)
+    # what ViT and what Swin call it; others raise a TypeError
+    ways: list[dict[str, Any]] = [{"dynamic_img_size": True}, {"strict_img_size": False}]
+    for way in ways if cfg is not None and cfg.fixed_input_size else []:
+        with contextlib.suppress(TypeError):
+            return timm.create_model(name, features_only=True, **options, **way)
+    return timm.create_model(name, features_only=True, **options)
+
+
 class Detector(nn.Module):
     """Normalised images [B, 3, H, W] -> boxes [B, MOST_BOXES, 6]: four edges in pixels, score and class number of each.
 
@@ -130,7 +152,7 @@ class Detector(nn.Module):
 
     def __init__(self, name: str, num_classes: int, head: str, *, pretrained: bool = False, **options: Any) -> None:
         super().__init__()
-        backbone: Any = timm.create_model(name, features_only=True, pretrained=pretrained, **options)
+        backbone = backbone_of(name, pretrained=pretrained, **options)
         self.num_classes, self.head = num_classes, head
         self.options = {key: value for key, value in options.items() if key != "pretrained_cfg_overlay"}
         self.net = HEADS[head](Pyramid(backbone), num_classes)
