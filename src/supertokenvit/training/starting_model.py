@@ -18,11 +18,8 @@ from ..model_folder import CONFIG, WEIGHTS_FILE, TrainedModel, architecture_of, 
 from ..tasks import Classification, Task
 from .recipe import Recipe, RecipeError
 
-# begin the names of the weights that are for certain classes
+# these begin the names of the weights that are for certain classes
 HEAD_ENDS = ("net.segmentation_head", "net.head.classification_head.cls_logits")
-    "net.segmentation_head",
-    "net.head.classification_head.cls_logits",
-)  # begin the names of the weights that are for certain classes
 FROM_RECIPE = ("num_classes", "img_size", "drop_rate", "drop_path_rate")
 
 
