@@ -1,0 +1,71 @@
+"""The study of segmentation: arms of equal time make the steps that were measured, and a queue goes on."""
+
+import json
+
+import pytest
+
+from studies import common
+from studies.dense import page, run
+from supertokenvit.dense import TASKS
+
+from .folders import make_masks
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    queue = {
+        "data": "camvid",
+        "recipe": {"task": "segmentation", "classes": ["dark", "bright"], "head": "fpn", "img_size": 64,
+                   "batch_size": 4, "opt": "adamw", "lr": 1e-3, "precision": "fp32"},
+        "seeds": [0],
+        "groups": {
+            "returns": {"title": "Ways", "about": "few steps", "steps": 2,
+                        "arms": {"added": {"model": "stt_t_spread", "width": 32, "heads": 2, "global_layers": 1}}},
+            "peers": {"title": "Peers", "about": "equal time", "seconds": 6.0, "test": True,
+                      "arms": {"net": {"model": "resnet10t"}}},
+        },
+    }  # fmt: skip
+    monkeypatch.setattr(run, "read_queue", lambda: queue)
+    monkeypatch.setattr(page, "read_queue", lambda: queue)
+    monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(common, "DOCS", tmp_path)
+    make_masks(tmp_path / "data" / "camvid", test=2, classes=None)
+    return queue
+
+
+@pytest.mark.slow
+def test_a_queue_is_worked_through_once(small, tmp_path, capsys):
+    call = [str(tmp_path / "data"), "--work", str(tmp_path / "work")]
+    run.main([*call, "--list"])
+    assert "peers: net, seed 0: measure its speed first" in capsys.readouterr().out
+    run.main(call)
+    (tmp_path / "results" / "dense").mkdir(exist_ok=True)
+    row = {"arm": "net", "args": json.dumps(small["groups"]["peers"]["arms"]["net"]), "seconds_per_step": 2.0}
+    common.write_rows(tmp_path / "results" / "dense" / "speed.csv", [row | {"low": 1.9, "high": 2.1}])
+    run.main(call)
+    rows = common.read_rows(tmp_path / "results" / "dense" / "runs.csv")
+    assert [(row["arm"], row["steps"]) for row in rows] == [("added", "2"), ("net", "3")]
+    assert rows[0]["test_mean_iou"] == "" and float(rows[1]["test_mean_iou"]) > 0
+    run.main(call)
+    assert len(common.read_rows(tmp_path / "results" / "dense" / "runs.csv")) == 2
+    page.main([])
+    text = (tmp_path / "dense.md").read_text()
+    assert "| added |" in text and "test mIoU" in text and "| dark |" in text
+
+
+def test_every_arm_of_the_queue_can_be_made():
+    queue = run.read_queue()
+    for about in queue["groups"].values():
+        for arm in about["arms"].values():
+            recipe = run.recipe_of(queue, arm)
+            assert recipe.head in TASKS["segmentation"].heads and len(recipe.classes) == 11
+    assert {job["seed"] for job in run.jobs(queue)} == {0, 1}
+
+
+def test_equal_time_is_a_number_of_steps(small, tmp_path):
+    arm = small["groups"]["peers"]["arms"]["net"]
+    assert run.steps_of(small["groups"]["peers"], "net", arm) is None
+    row = {"arm": "net", "args": json.dumps(arm), "seconds_per_step": 0.8}
+    common.write_rows(tmp_path / "results" / "dense" / "speed.csv", [row])
+    assert run.steps_of(small["groups"]["peers"], "net", arm) == 8  # 7.5, rounded
+    assert run.steps_of(small["groups"]["returns"], "added", {}) == 2
