@@ -22,7 +22,6 @@ from .machine import keep_freed_memory
 from .prediction import BATCH, Prediction, PredictionError, load, read_picture
 
 ROW_GROUP = 10_000
-PICTURES_AT_ONCE = 8  # whose answers, in the photographs' own sizes, are in memory
 WIDEST = 48  # characters for a file's name in a line; longer ones push the rest of their line to the right
 
 
@@ -64,7 +63,7 @@ def predict_and_print(
     pictures = Pictures(Path(out or "predictions")) if predictor.task.heads else None
     writer = None if out is None or pictures is not None else writer_for(Path(out), topk)
     if pictures is not None:
-        batch_size = min(batch_size, PICTURES_AT_ONCE)
+        batch_size = min(batch_size, predictor.task.at_once)
     if model is None:
         known = f"{predictor.name} tells apart, and nothing else: {', '.join(predictor.classes)}"
         print(known, file=sys.stderr)

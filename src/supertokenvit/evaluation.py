@@ -197,7 +197,7 @@ def answer(
         targets = task.truth(source, predictor.classes)
     except FiguresError as error:
         raise EvaluationError(str(error)) from None
-    mine = source if share is None else share
+    mine, batch_size = source if share is None else share, min(batch_size, task.at_once)
     if batches is None:
         batches = eval_batches(mine, predictor.preprocess, batch_size, workers)
     if progress:

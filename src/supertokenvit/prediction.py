@@ -224,6 +224,8 @@ def load(
     if tta not in (None, *get_args(Views)):
         raise UsageError(f"tta={tta}: must be none, flip or shift")
     trained = load_model(shipped_model() if run is None else run, img_size)
+    if tta not in (None, "none") and TASKS[trained.card.task].heads:
+        raise UsageError(f"tta={tta}: not for {trained.card.task}, whose answers have places in the image")
     if threshold is not None and not 0 <= threshold <= 1:
         raise UsageError(f"threshold={threshold}: must be from 0 to 1")
     if threshold is not None and trained.card.task != "detection":

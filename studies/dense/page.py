@@ -12,10 +12,10 @@ from ..common import read_rows, refuse_options, spread
 from .run import done_of, jobs, read_queue, results
 
 INTRO = """
-Street scenes of CamVid, from scratch: a part of it, 93 images to train on, 26 for validation and 48 to test, of
-480 x 360 pixels and 11 classes. Mean IoU is over classes, each summed over all images in the masks' own pixels. Choices were made
-on the validation images. Figures are means over seeds with the lowest and the highest; a difference smaller than the
-larger of two spreads is a tie. Published figures for CamVid are of the whole data set, and not comparable.
+Street scenes of CamVid, from scratch: a part of it, 93 images to train on, 26 for validation and 48 to test, of 480 x
+360 pixels and 11 classes. Mean IoU is over classes, each summed over all images in the masks' own pixels. Choices
+were made on the validation images. Figures are means over seeds with the lowest and the highest; a difference smaller
+than the larger of two spreads is a tie. Published figures for CamVid are of the whole data set, and not comparable.
 """
 
 

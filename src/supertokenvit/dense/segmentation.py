@@ -58,6 +58,7 @@ class Segmentation(LogitsTask):
 
     name, score, score_name, short_name = "segmentation", "mean_iou", "mean IoU", "mIoU"
     hits_name = "pixel accuracy"
+    at_once = 8
     headline = {"mean IoU": "mean_iou", "pixel accuracy": "pixel_accuracy"}
     columns = {"IoU": "iou", "precision": "precision", "recall": "recall"}
     heads = HEADS

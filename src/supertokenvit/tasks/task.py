@@ -68,6 +68,8 @@ class Task(ABC):
     """Names of the heads that a backbone may have, the usual one first; none where it has a classifier."""
     not_for: ClassVar[tuple[str, ...]] = ()
     """Options of a training that mean nothing here."""
+    at_once: ClassVar[int] = 256
+    """Images at most that the network answers for at once, in an evaluation of a training and in later use."""
     headline: ClassVar[dict[str, str]]
     """Fields of its Evaluation that are said first, by what people call them."""
     counted: ClassVar[str] = "images"
