@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from .data.box_folders import some_boxes, write_voc
 from .training.conftest import make_folder
 
 ROOT = Path(__file__).parents[1]
@@ -17,6 +18,7 @@ PAGES = [ROOT / "docs" / "python.md"]
 def test_the_examples_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     make_folder(tmp_path / "flowers", classes=("daisy", "rose"), per_class=40, size=24)
+    write_voc(tmp_path / "cells", {"train": some_boxes(8), "val": some_boxes(4, seed=1)})
     noise = np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "photo.jpg")
     examples = re.findall(r"^```python\n(.*?)^```$", page.read_text(), flags=re.DOTALL | re.MULTILINE)

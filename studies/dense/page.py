@@ -1,4 +1,4 @@
-"""Writes docs/dense.md from the rows that studies.dense.run kept.
+"""Writes docs/dense.md and docs/boxes.md from the rows that studies.dense.run kept.
 
 python -m studies.dense.page
 """
@@ -9,33 +9,27 @@ from typing import Any
 
 from .. import common
 from ..common import read_rows, refuse_options, spread
-from .run import done_of, jobs, read_queue, results
-
-INTRO = """
-Street scenes of CamVid, from scratch: a part of it, 93 images to train on, 26 for validation and 48 to test, of 480 x
-360 pixels and 11 classes. Mean IoU is over classes, each summed over all images in the masks' own pixels. Choices
-were made on the validation images. Figures are means over seeds with the lowest and the highest; a difference smaller
-than the larger of two spreads is a tie. Published figures for CamVid are of the whole data set, and not comparable.
-"""
+from .run import METRICS, OF_CLASS, QUEUES, done_of, jobs, read_queue, results
 
 
-def table(rows: dict[str, list[dict[str, str]]]) -> list[str]:
+def table(rows: dict[str, list[dict[str, str]]], task: str) -> list[str]:
     """Writes a group as Markdown, a line for each arm."""
-    tested = any(row["test_mean_iou"] for found in rows.values() for row in found)
-    heads = ["arm", "parameters", "steps", "seeds", "validation mIoU", *(["test mIoU"] if tested else [])]
+    title, metric = next(iter(METRICS[task].items()))
+    tested = any(row[f"test_{metric}"] for found in rows.values() for row in found)
+    heads = ["arm", "parameters", "steps", "seeds", f"validation {title}", *([f"test {title}"] if tested else [])]
     lines = ["| " + " | ".join(heads) + " |", "|---|---:|---:|---:|---:|" + "---:|" * tested]
     for arm, found in rows.items():
         first = found[0]
         cells = [arm, f"{int(first['parameters']) / 1e6:.2f}M", first["steps"], str(len(found))]
-        for key in ("val_mean_iou", *(["test_mean_iou"] if tested else [])):
+        for key in (f"val_{metric}", *([f"test_{metric}"] if tested else [])):
             cells.append(spread([100 * float(row[key]) for row in found], 1))
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
-def per_class(rows: dict[str, list[dict[str, str]]], classes: list[str], split: str) -> list[str]:
-    """Writes the IoU of each class, means over seeds, as Markdown."""
-    lines = [f"IoU of each class on the {split} images, %:", "", "| class | " + " | ".join(rows) + " |"]
+def per_class(rows: dict[str, list[dict[str, str]]], classes: list[str], split: str, title: str) -> list[str]:
+    """Writes the figure of each class, means over seeds, as Markdown."""
+    lines = [f"{title} of each class on the {split} images, %:", "", "| class | " + " | ".join(rows) + " |"]
     lines += ["|---|" + "---:|" * len(rows)]
     for name in classes:
         cells = []
@@ -56,28 +50,32 @@ def rows_by_arm(queue: dict[str, Any], group: str) -> dict[str, list[dict[str, s
     return found
 
 
-def page() -> str:
-    """Returns the page."""
-    queue = read_queue()
-    lines = ["# Segmentation", "", "Written by `python -m studies.dense.page` from `results/dense`.", "", INTRO.strip()]
+def page(queue: dict[str, Any]) -> str:
+    """Returns the page of a queue."""
+    task, folder = queue["recipe"]["task"], f"results/{queue['page']}"
+    lines = [f"# {queue['title']}", "", f"Written by `python -m studies.dense.page` from `{folder}`.", ""]
+    lines += [queue["intro"].strip()]
     for group, about in queue["groups"].items():
         rows = rows_by_arm(queue, group)
         if rows:
-            lines += ["", f"## {about['title']}", "", about["about"].strip(), "", *table(rows)]
-            lines += ["", *per_class(rows, queue["recipe"]["classes"], "test" if about.get("test") else "validation")]
-    speeds = read_rows(results() / "speed.csv")
+            split = "test" if about.get("test") else "validation"
+            lines += ["", f"## {about['title']}", "", about["about"].strip(), "", *table(rows, task)]
+            lines += ["", *per_class(rows, queue["classes"], split, OF_CLASS[task][0])]
+    speeds = read_rows(results(queue) / "speed.csv")
     if speeds:
         lines += ["", "## Speed of a training step", "", "| arm | seconds | quartiles |", "|---|---:|---|"]
         for row in speeds:
-            middle, low, high = (float(row[key]) for key in ("seconds_per_step", "low", "high"))
-            lines.append(f"| {row['arm']} | {middle:.3f} | {low:.3f} to {high:.3f} |")
+            middle, low, high = (f"{float(row[key]):.3f}" for key in ("seconds_per_step", "low", "high"))
+            lines.append(f"| {row['arm']} | {middle} | {low} to {high} |")
     return "\n".join(lines) + "\n"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Writes the page."""
+    """Writes the page of each queue that has rows."""
     refuse_options(__doc__, argv)
-    (common.DOCS / "dense.md").write_text(page(), encoding="utf-8")
+    for queue in map(read_queue, QUEUES):
+        if read_rows(results(queue) / "runs.csv"):
+            (common.DOCS / f"{queue['page']}.md").write_text(page(queue), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The study of segmentation: arms of equal time make the steps that were measured, and a queue goes on."""
+"""The study of masks and boxes: arms of equal time make the steps that were measured, and a queue goes on."""
 
 import json
 
@@ -6,15 +6,16 @@ import pytest
 
 from studies import common
 from studies.dense import page, run
-from supertokenvit.dense import TASKS
 
+from ..data.box_folders import some_boxes, write_voc
 from .folders import make_masks
 
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     queue = {
-        "data": "camvid",
+        "page": "dense", "title": "Segmentation", "intro": "Street scenes.",
+        "data": "camvid", "canvas": [64, 64], "classes": ["dark", "bright"],
         "recipe": {"task": "segmentation", "classes": ["dark", "bright"], "head": "fpn", "img_size": 64,
                    "batch_size": 4, "opt": "adamw", "lr": 1e-3, "precision": "fp32"},
         "seeds": [0],
@@ -25,8 +26,9 @@ def small(tmp_path, monkeypatch):
                       "arms": {"net": {"model": "resnet10t"}}},
         },
     }  # fmt: skip
-    monkeypatch.setattr(run, "read_queue", lambda: queue)
-    monkeypatch.setattr(page, "read_queue", lambda: queue)
+    monkeypatch.setattr(run, "read_queue", lambda name: queue)
+    monkeypatch.setattr(page, "read_queue", lambda name: queue)
+    monkeypatch.setattr(page, "QUEUES", ["segmentation"])
     monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(common, "DOCS", tmp_path)
     make_masks(tmp_path / "data" / "camvid", test=2, classes=None)
@@ -35,7 +37,7 @@ def small(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_queue_is_worked_through_once(small, tmp_path, capsys):
-    call = [str(tmp_path / "data"), "--work", str(tmp_path / "work")]
+    call = ["segmentation", str(tmp_path / "data"), "--work", str(tmp_path / "work")]
     run.main([*call, "--list"])
     assert "peers: net, seed 0: measure its speed first" in capsys.readouterr().out
     run.main(call)
@@ -53,19 +55,44 @@ def test_a_queue_is_worked_through_once(small, tmp_path, capsys):
     assert "| added |" in text and "test mIoU" in text and "| dark |" in text
 
 
-def test_every_arm_of_the_queue_can_be_made():
-    queue = run.read_queue()
+@pytest.mark.parametrize("name", run.QUEUES)
+def test_every_arm_of_the_queues_can_be_made(name):
+    queue = run.read_queue(name)
+    task = run.task_of(queue)
     for about in queue["groups"].values():
         for arm in about["arms"].values():
-            recipe = run.recipe_of(queue, arm)
-            assert recipe.head in TASKS["segmentation"].heads and len(recipe.classes) == 11
-    assert {job["seed"] for job in run.jobs(queue)} == {0, 1}
+            assert run.recipe_of(queue, arm).head in task.heads
+    assert {job["seed"] for job in run.jobs(queue)} == {0, 1} and task.name == name
+
+
+@pytest.mark.slow
+def test_a_queue_of_boxes_is_worked_through(tmp_path, monkeypatch):
+    queue = run.read_queue("detection")
+    queue |= {"classes": ["blue", "red"], "seeds": [0], "groups": {"peers": queue["groups"]["peers"] | {
+        "arms": {"net": {"model": "resnet10t"}}, "seconds": 3.0}}}  # fmt: skip
+    queue["recipe"] |= {"img_size": 64, "batch_size": 4, "precision": "fp32"}
+    queue["canvas"] = [64, 64]
+    monkeypatch.setattr(run, "read_queue", lambda name: queue)
+    monkeypatch.setattr(page, "read_queue", lambda name: queue)
+    monkeypatch.setattr(page, "QUEUES", ["detection"])
+    monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(common, "DOCS", tmp_path)
+    write_voc(tmp_path / "bccd", {"train": some_boxes(8), "val": some_boxes(3, seed=1), "test": some_boxes(3, seed=2)})
+    call = ["detection", str(tmp_path), "--work", str(tmp_path / "work")]
+    run.main([*call, "--speed", "--rounds", "2"])
+    measured = common.read_rows(tmp_path / "results" / "boxes" / "speed.csv")
+    run.main(call)
+    (row,) = common.read_rows(tmp_path / "results" / "boxes" / "runs.csv")
+    assert int(row["steps"]) == round(3.0 / float(measured[0]["seconds_per_step"]))
+    assert float(row["test_average_precision_50"]) >= 0 and json.loads(row["per_class"]).keys() == {"blue", "red"}
+    page.main([])
+    assert "test AP50" in (tmp_path / "boxes.md").read_text()
 
 
 def test_equal_time_is_a_number_of_steps(small, tmp_path):
     arm = small["groups"]["peers"]["arms"]["net"]
-    assert run.steps_of(small["groups"]["peers"], "net", arm) is None
+    assert run.steps_of(small, small["groups"]["peers"], "net", arm) is None
     row = {"arm": "net", "args": json.dumps(arm), "seconds_per_step": 0.8}
     common.write_rows(tmp_path / "results" / "dense" / "speed.csv", [row])
-    assert run.steps_of(small["groups"]["peers"], "net", arm) == 8  # 7.5, rounded
-    assert run.steps_of(small["groups"]["returns"], "added", {}) == 2
+    assert run.steps_of(small, small["groups"]["peers"], "net", arm) == 8  # 7.5, rounded
+    assert run.steps_of(small, small["groups"]["returns"], "added", {}) == 2
