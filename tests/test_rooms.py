@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "supertokenvit"
 FLOORS = [
     {"errors"},
-    {"machine", "command_line", "console", "products"},
+    {"machine", "command_line", "console", "products", "sizes"},
     {"model"},
     {"preprocessing", "tasks", "run_folder", "engines"},
     {"model_folder", "data"},
@@ -16,6 +16,7 @@ FLOORS = [
     {"explaining"},
     {"evaluation", "answers"},
     {"evaluation_report"},
+    {"evaluation_sizes"},
     {"training"},
     {"benchmarking"},
     {"cli"},

@@ -142,13 +142,15 @@ def network_of(predictor: Predictor) -> nn.Module:
     """Returns the network whose answers can be explained.
 
     Raises:
-        ExplanationError: It does not run in torch, or is in training mode.
+        ExplanationError: It does not run in torch, is in training mode, or looks at images in their own shape.
     """
     network = predictor.network
     if not isinstance(network, TorchNetwork) or not isinstance(network.model, nn.Module):
         raise ExplanationError(f"{predictor.name}: needs a model in torch to be explained")
     if network.model.training:
         raise ExplanationError(f"{predictor.name}: needs eval mode to be explained")
+    if predictor.preprocess.mode == "keep":
+        raise ExplanationError(f"{predictor.name}: only squares are explained; load it without resize=keep")
     return network.model
 
 
