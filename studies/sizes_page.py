@@ -48,7 +48,7 @@ def draw(by_model: dict[str, list[dict[str, str]]]) -> Figure:
             axis.annotate(
                 row["img_size"], (speed, score), (0, above), textcoords="offset points", ha="center", fontsize=8
             )
-    axis.set(xlabel="images/s", ylabel="test accuracy (%)", xscale="log", title="Each dot is a size, in pixels")
+    axis.set(xlabel="images/s", ylabel="test accuracy (%)", title="Each dot is a size, in pixels")
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right")
     return figure
