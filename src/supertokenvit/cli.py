@@ -8,8 +8,6 @@ from typing import Any
 from . import __version__
 
 # with a type beside them, jsonargparse's help would show the function that checks the choices
-RESIZE: dict[str, Any] = dict(choices=["center", "squash", "border", "keep"])
-PRECISION: dict[str, Any] = dict(choices=["fp32", "bf16", "auto"], default="fp32")
 SIDE = "Side of the images that the model sees, in pixels; that of its training"
 SIZES = "Sides, as 160,192,224: accuracy, speed and operations at each"
 KEEP = "Use the model at this of the sizes from now on; best: the most accurate on the validation images"
@@ -161,9 +159,9 @@ def add_use(parser: Any) -> None:
     from .command_line import PositiveInt
 
     parser.add_argument("--img_size", type=PositiveInt, default=None, help=SIDE)
-    parser.add_argument("--resize", **RESIZE, help="How images get that size; keep: whole, in their shape; as trained")
+    parser.add_argument("--resize", choices=["center", "squash", "border", "keep"], help="How; keep: in their shape")
     parser.add_argument("--tta", choices=["none", "flip", "shift"], help="Views of an image; as the training set them")
-    parser.add_argument("--precision", **PRECISION, help="Precision of the arithmetic; auto: bf16 where it is faster")
+    parser.add_argument("--precision", choices=["fp32", "bf16", "auto"], default="fp32", help="auto: bf16 if faster")
     parser.add_argument("--batch_size", type=PositiveInt, default=64, help="Images at once")
     parser.add_argument("--device", type=str, default=None, help="cpu, cuda, mps")
 

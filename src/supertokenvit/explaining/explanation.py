@@ -158,7 +158,8 @@ def follows_super_tokens(predictor: Predictor) -> bool:
     """Says whether answers can be explained by the path through Super tokens."""
     network = predictor.network
     model = network.model if isinstance(network, TorchNetwork) else None
-    return isinstance(model, SuperTokenTransformer) and model.class_token is not None
+    ours = isinstance(model, SuperTokenTransformer) and model.class_token is not None
+    return ours and predictor.preprocess.mode != "keep"
 
 
 def method_of(predictor: Predictor, model: nn.Module, method: str | None) -> str:
