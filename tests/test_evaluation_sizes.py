@@ -202,7 +202,7 @@ class Pictures(Source):
         return self.pictures[i]
 
 
-SHAPES = [(20, 30), (30, 20), (16, 16), (50, 21), (21, 50), (20, 30), (9, 80), (80, 9), (33, 33)]
+SHAPES = [(20, 30), (30, 20), (16, 16), (50, 21), (21, 50), (20, 30), (9, 80), (80, 9), (33, 33), (3, 900)]
 
 
 @pytest.mark.parametrize("tta", ["none", "flip", "shift"])

@@ -163,19 +163,20 @@ def alike(shapes: Sequence[tuple[int, int]], waste: float) -> list[list[int]]:
 
 
 def views(images: Tensor, tta: str) -> list[tuple[float, Tensor]]:
-    """Makes the views of images [N, 3, S, S] that a network is to look at, with their weights in the answer.
+    """Makes the views of images [N, 3, H, W] that a network is to look at, with their weights in the answer.
 
     The set is that of Keller Jordan's airbench (arXiv 2404.00498, section 3.5).
 
     Args:
         images: Normalised.
-        tta: "none", "flip" (mirror images too) or "shift" (also moved by a 32nd of the side, up left and down right).
+        tta: "none", "flip" (mirror images too) or "shift" (also moved by a 32nd of the shorter side, to two corners).
     """
     if tta == "none":
         return [(1.0, images)]
     moved = [(1.0, images)]
     if tta == "shift":
-        by = max(1, images.shape[-1] // 32)
-        padded = F.pad(images, [by] * 4, mode="reflect")
-        moved = [(0.5, images), (0.25, padded[..., 2 * by :, 2 * by :]), (0.25, padded[..., : -2 * by, : -2 * by])]
+        shorter = min(images.shape[-2:])
+        by = max(1, shorter // 32)
+        around = F.pad(images, [by] * 4, mode="reflect" if shorter > by else "replicate")  # a line mirrors nothing
+        moved = [(0.5, images), (0.25, around[..., 2 * by :, 2 * by :]), (0.25, around[..., : -2 * by, : -2 * by])]
     return [(weight / 2, view) for weight, image in moved for view in (image, image.flip(3))]
