@@ -170,7 +170,8 @@ def write_size(path: str | os.PathLike, img_size: int, rule: str) -> Path:
     run = RunFolder(folder.parent)
     with run.owned() if run.recipe.exists() else contextlib.nullcontext():
         content = read_config(path)[1]
-        content["pretrained_cfg"]["input_size"] = [*content["pretrained_cfg"]["input_size"][:1], img_size, img_size]
+        channels = content["pretrained_cfg"].get("input_size", [3])[0]
+        content["pretrained_cfg"]["input_size"] = [channels, img_size, img_size]
         if "img_size" in content.get("model_args", {}):
             content["model_args"]["img_size"] = [img_size, img_size]
         content[CARD] = asdict(replace(ModelCard.read(content), size_rule=rule))
