@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "supertokenvit"
 FLOORS = [
     {"errors"},
-    {"machine", "command_line", "console", "products"},
+    {"machine", "command_line", "console", "products", "sizes"},
     {"model"},
     {"preprocessing", "run_folder", "engines"},
     {"data"},
@@ -19,6 +19,7 @@ FLOORS = [
     {"explaining"},
     {"evaluation", "answers"},
     {"evaluation_report"},
+    {"evaluation_sizes"},
     {"training"},
     {"benchmarking"},
     {"cli"},

@@ -8,17 +8,11 @@ from typing import Any
 from . import __version__
 
 # with a type beside them, jsonargparse's help would show the function that checks the choices
-SPLIT: dict[str, Any] = dict(choices=["val", "test", "train"], help="Split of it; test, or else val, or else all")
-TTA: dict[str, Any] = dict(choices=["none", "flip", "shift"], help="Views of an image; as the training set them")
-PRECISION: dict[str, Any] = dict(
-    choices=["fp32", "bf16", "auto"], default="fp32", help="Precision of the arithmetic; auto: bf16 where it is faster"
-)
 SIDE = "Side of the images that the model sees, in pixels; that of its training"
-METHOD: dict[str, Any] = dict(
-    choices=["composed", "gradient", "attention", "integrated", "occlusion", "gradcam"],
-    default=None,
-    help="How; composed, and gradcam for other families",
-)
+SIZES = "Sides, as 160,192,224: accuracy, speed and operations at each"
+KEEP = "Use the model at this of the sizes from now on; best: the most accurate on the validation images"
+METHODS = ["composed", "gradient", "attention", "integrated", "occlusion", "gradcam"]
+METHOD: dict[str, Any] = dict(choices=METHODS, default=None, help="How; composed, and gradcam for other families")
 RIVALS = "timm names, run folders, .onnx or .xml files; NAME:KEY=VALUE,... for one with settings of its own: "
 RIVALS += "engine, dtype, channels_last, fused, reparam, by_convolution, or an argument of the model"
 MODEL = "Run folder, or a model that comes with the package"
@@ -49,24 +43,22 @@ def train(argv: Sequence[str]) -> None:
 
 def evaluate(argv: Sequence[str]) -> None:
     """Measures a trained model on labelled images."""
-    from .command_line import NonNegativeInt, PositiveInt
+    from .command_line import NonNegativeInt
 
     parser = parser_of("evaluate")
     parser.add_argument("--model", type=str, required=True, help=MODEL)
     parser.add_argument("--data", type=str, default=None, help="Images, as in training; those of the run")
-    parser.add_argument("--split", **SPLIT)
-    parser.add_argument("--tta", **TTA)
-    parser.add_argument("--img_size", type=PositiveInt, default=None, help=SIDE)
-    parser.add_argument("--precision", **PRECISION)
+    parser.add_argument("--split", choices=["val", "test", "train"], help="Split of it; test, or else val, or else all")
+    add_use(parser)
+    parser.add_argument("--sizes", type=str, default=None, help=SIZES)
+    parser.add_argument("--keep_size", type=str, default=None, help=KEEP)
     parser.add_argument("--skip_damaged", type=bool, default=False, help="Leave damaged images out")
-    parser.add_argument("--batch_size", type=PositiveInt, default=64, help="Images at once")
     parser.add_argument("--workers", type=NonNegativeInt, default=0, help="Processes that decode")
-    parser.add_argument("--device", type=str, default=None, help="cpu, cuda, mps")
     parser.add_argument("--out", type=str, default=None, help="Folder for the figures; by default the run folder")
     given = parser.parse_args(list(argv)).as_dict()
-    from .evaluation_report import evaluate_and_write
+    from .evaluation_sizes import evaluate_sizes_and_write
 
-    evaluate_and_write(given.pop("model"), given.pop("data"), given.pop("split"), given.pop("out"), **given)
+    evaluate_sizes_and_write(**given)
 
 
 def predict(argv: Sequence[str]) -> None:
@@ -80,11 +72,7 @@ def predict(argv: Sequence[str]) -> None:
     parser.add_argument("--json", action="store_true", help="Print a line of JSON for each image")
     parser.add_argument("--topk", type=PositiveInt, default=5, help="Classes to name")
     parser.add_argument("--explain", type=str, default=None, help="Folder for pictures of what spoke for each answer")
-    parser.add_argument("--tta", **TTA)
-    parser.add_argument("--img_size", type=PositiveInt, default=None, help=SIDE)
-    parser.add_argument("--precision", **PRECISION)
-    parser.add_argument("--batch_size", type=PositiveInt, default=64, help="Images at once")
-    parser.add_argument("--device", type=str, default=None, help="cpu, cuda, mps")
+    add_use(parser)
     given = parser.parse_args(list(argv)).as_dict()
     from .answers import predict_and_print
 
@@ -164,6 +152,18 @@ def parser_of(verb: str, **options: Any) -> Any:
 
     text = VERBS[verb][1]
     return Parser(prog=f"supertokenvit {verb}", description=f"{text[0].upper()}{text[1:]}.", **options)
+
+
+def add_use(parser: Any) -> None:
+    """Adds the options that say how a trained model looks at images."""
+    from .command_line import PositiveInt
+
+    parser.add_argument("--img_size", type=PositiveInt, default=None, help=SIDE)
+    parser.add_argument("--resize", choices=["center", "squash", "border", "keep"], help="How; keep: in their shape")
+    parser.add_argument("--tta", choices=["none", "flip", "shift"], help="Views of an image; as the training set them")
+    parser.add_argument("--precision", choices=["fp32", "bf16", "auto"], default="fp32", help="auto: bf16 if faster")
+    parser.add_argument("--batch_size", type=PositiveInt, default=64, help="Images at once")
+    parser.add_argument("--device", type=str, default=None, help="cpu, cuda, mps")
 
 
 def usage() -> str:

@@ -52,7 +52,7 @@ def evaluate_and_write(
     keep_freed_memory()
     console = console or user_console()
 
-    loading = {key: options.pop(key) for key in ("img_size", "tta", "device", "precision") if key in options}
+    loading = {key: options.pop(key) for key in ("img_size", "tta", "resize", "device", "precision") if key in options}
     predictor = load(run, **loading)
     source, split, left_out = open_labelled(run, predictor.card, data, split)
     for line in left_out:
@@ -61,7 +61,8 @@ def evaluate_and_write(
     result = answers.figures(predictor.task, predictor.classes)
     spec = data or str(predictor.card.data)
     about = {"model": run, "weights": digest_of(run), "data": spec, "split": split}
-    about |= {"img_size": predictor.preprocess.side[0], "tta": predictor.card.tta}
+    about |= {"img_size": predictor.preprocess.side[0], "resize": predictor.preprocess.mode}
+    about |= {"tta": predictor.card.tta}
     about |= {"precision": loading.get("precision", "fp32")}
     folder = RunFolder(out or home_of(run))
     folder.path.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from supertokenvit.cli import main
 from supertokenvit.data.augmentation import Crop, sample_generator
 from supertokenvit.data.loading import KeepSquare, Key, StepBatches, TrainImages, size_of_step, train_loader
 from supertokenvit.data.splits import open_splits
+from supertokenvit.errors import UsageError
 from supertokenvit.preprocessing import Preprocess
 from supertokenvit.training import pacing
 from supertokenvit.training.choices import fill_in
@@ -121,7 +122,7 @@ def test_sizes_are_read_from_the_command_line_from_yaml_and_from_python(given):
 
 @pytest.mark.parametrize("given", ["", "160;192", "160,big", [0, 32], [16.5], [True], []])
 def test_what_is_no_list_of_sizes_is_one_line(given):
-    with pytest.raises(RecipeError, match="sizes=.*: must be whole numbers of pixels with commas between"):
+    with pytest.raises(UsageError, match="sizes=.*: must be whole numbers of pixels with commas between"):
         Recipe(sizes=given)
 
 
