@@ -71,9 +71,8 @@ def box_figures(
     seen = [int(k) for k in torch.atleast_1d(result["classes"])]  # of truth or answers
     # precision and score over [overlap, recall, class, area, number of answers]; -1 where a class has no box
     precision, score = result["precision"][..., 0, -1].numpy(), result["scores"][..., 0, -1].numpy()
-    counts = np.bincount(
-        np.concatenate([t.labels[~t.crowd] for t in targets] or [[]]).astype(int), minlength=len(classes)
-    )
+    labels = [label for target in targets for label in target.labels[~target.crowd]]
+    counts = np.bincount(np.array(labels, dtype=np.int64), minlength=len(classes))
     known = [(n, k) for n, k in enumerate(seen) if counts[k]]
     points = {k: Curve(precision[0, :, n], score[0, :, n]) for n, k in known}
     threshold = best_threshold(list(points.values())) if threshold is None else threshold
@@ -83,7 +82,8 @@ def box_figures(
         figures.average_precision = float(precision[:, :, n].mean())
         figures.average_precision_50 = float(precision[0, :, n].mean())
         figures.precision, figures.recall = points[k].at(threshold)
-    return BoxFigures(*(max(0.0, result[name].item()) for name in ("map", "map_50", "map_75")), threshold, per_class)
+    total, at_50, at_75 = (max(0.0, result[name].item()) for name in ("map", "map_50", "map_75"))
+    return BoxFigures(total, at_50, at_75, threshold, per_class)
 
 
 class Curve:
