@@ -19,6 +19,7 @@ splits          Opens a data set and cuts it into train, val and test.
 augmentation    Changes training images at random.
 box_geometry    Moves images and their boxes together.
 loading         Makes batches.
+box_checking    Names what is wrong with boxes.
 checking        Names what is wrong with a data set.
 
 Imports run up this table only.
