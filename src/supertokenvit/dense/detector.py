@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -111,7 +112,9 @@ HEADS: dict[str, Callable[[Pyramid, int], Any]] = {"fcos": fcos, "retinanet": re
 
 
 class Detector(nn.Module):
-    """Finds objects on images.
+    """Images [B, 3, H, W] -> boxes [B, MOST_BOXES, 6]: four edges in pixels, score and class number of each.
+
+    The surest box of an image comes first. Rows without a box have a score of 0.
 
     Args:
         backbone: Made by timm with features_only.
@@ -125,27 +128,34 @@ class Detector(nn.Module):
         self.net = HEADS[head](Pyramid(backbone), num_classes)
         del self.net.transform  # torchvision's resizing and normalising: images come as the network sees them
 
-    def forward(
-        self, images: Tensor, targets: Sequence[dict[str, Tensor]] | None = None
-    ) -> tuple[dict[str, Tensor], list[Found]]:
-        """Returns the parts of the loss, if there are targets, and what is found, unless it is training.
+    def forward(self, images: Tensor, targets: Sequence[dict[str, Tensor]] | None = None) -> Tensor | dict[str, Tensor]:
+        """Returns the boxes; or, if there are targets, the parts of the loss.
 
         Args:
-            images: Normalised [B, 3, H, W].
+            images: Normalised.
             targets: For each image "boxes" [n, 4] in its pixels and their "labels" [n].
         """
         sizes = [(images.shape[2], images.shape[3])] * len(images)
         maps = list(self.net.backbone(images).values())
         answers = self.net.head(maps)
         anchors = self.net.anchor_generator(ImageList(images, sizes), maps)
-        count = answers["cls_logits"].shape[1] // sum(m.shape[2] * m.shape[3] for m in maps)  # of a place
-        each = [m.shape[2] * m.shape[3] * count for m in maps]
-        losses: dict[str, Tensor] = {}
+        places = [m.shape[2] * m.shape[3] for m in maps]
+        each = [n * (answers["cls_logits"].shape[1] // sum(places)) for n in places]  # answers of each level
         if targets is not None:
             levels = [each] if isinstance(self.net, FCOS) else []
-            losses = self.net.compute_loss(list(targets), answers, anchors, *levels)
-        if self.training:
-            return losses, []
+            return self.net.compute_loss(list(targets), answers, anchors, *levels)
         split = {name: list(answer.split(each, dim=1)) for name, answer in answers.items()}
         found = self.net.postprocess_detections(split, [list(a.split(each)) for a in anchors], sizes)
-        return losses, [Found(f["boxes"], f["labels"], f["scores"]) for f in found]
+        return torch.stack([_rows(f["boxes"], f["scores"], f["labels"]) for f in found])
+
+
+def _rows(boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+    """Boxes of one image as [MOST_BOXES, 6]."""
+    rows = torch.cat([boxes, scores[:, None], labels[:, None].to(boxes)], 1)
+    return nn.functional.pad(rows, (0, 0, 0, MOST_BOXES - len(rows)))
+
+
+def found_in(rows: Tensor) -> Found:
+    """Boxes of one image [MOST_BOXES, 6] without the rows that hold none."""
+    rows = rows[rows[:, 4] > 0]
+    return Found(rows[:, :4], rows[:, 5].long(), rows[:, 4])
