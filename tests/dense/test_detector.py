@@ -13,7 +13,7 @@ BACKBONES = {"stt_t": STT | {"img_size": 64}, "resnet10t": {}, "test_vit": {"img
 
 def detector(head="fcos", name="resnet10t", classes=3):
     torch.manual_seed(0)
-    return Detector(timm.create_model(name, features_only=True, **BACKBONES[name]), head, classes)
+    return Detector(name, classes, head, **BACKBONES[name])
 
 
 def batch(count=2, size=(64, 96)):
@@ -60,6 +60,26 @@ def test_levels_are_those_of_the_backbone_from_stride_8_and_one_more():
     assert pyramid.strides == [4, 8]  # a backbone without coarse maps
     maps = pyramid(torch.randn(1, 3, 64, 64))
     assert [tuple(m.shape) for m in maps.values()] == [(1, 32, 16, 16), (1, 32, 8, 8)]
+
+
+def test_answers_that_are_no_numbers_are_seen():
+    model = detector().eval()
+    with torch.no_grad():
+        model.net.head.classification_head.cls_logits.bias[1] = float("nan")
+        assert model(torch.zeros(1, 3, 64, 64))[0, :, 4].isnan().all()
+
+
+@pytest.mark.parametrize("name", ["stt_t", "resnet10t", "test_vit"])
+def test_parts_have_the_names_that_optimiser_and_freezing_ask_for(name):
+    model = detector(name=name)
+    names, parameters = dict(model.named_modules()), dict(model.named_parameters())
+    ends = [*model.pretrained_cfg["first_conv"], *model.pretrained_cfg["classifier"]]
+    assert len(ends) == 4 and all(isinstance(names[end], torch.nn.Conv2d) for end in ends)
+    assert model.no_weight_decay() <= parameters.keys()
+    assert ("net.backbone.backbone.windows.positions.weight" in model.no_weight_decay()) == (name == "stt_t")
+    kept = {id(p) for part in model.get_classifier() for p in part.parameters()}
+    backbone = {id(p) for p in model.net.backbone.backbone.parameters()}
+    assert not kept & backbone and len(kept | backbone) == len(parameters)
 
 
 def test_images_of_nothing_have_rows_without_a_box():
