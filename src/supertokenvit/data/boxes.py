@@ -134,7 +134,24 @@ def stored_boxes(
 
 def box_files(source: Source) -> BoxFiles:
     """Returns the files that a source of images with boxes, or a part of one, comes from."""
+    return _original(source, 0)[0]
+
+
+def known_size(source: Source, i: int) -> tuple[int, int] | None:
+    """Returns width and height of an image as its annotation says them, if it does."""
+    files, i = _original(source, i)
+    width, height = map(int, files.sizes[i])
+    return (width, height) if width and height else None
+
+
+def size_of(source: Source, i: int) -> tuple[int, int]:
+    """Returns width and height of an image, for which it is decoded if its annotation does not say them."""
+    return known_size(source, i) or source.image(i).size
+
+
+def _original(source: Source, i: int) -> tuple[BoxFiles, int]:
+    """The files that a part of them comes from, and the place of an image there."""
     while isinstance(source, Subset):
-        source = source.source
+        source, i = source.source, int(source.indices[i]) if len(source) else i
     assert isinstance(source, BoxFiles)
-    return source
+    return source, i
