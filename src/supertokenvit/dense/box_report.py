@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from rich.markup import escape
 from rich.table import Table
@@ -15,12 +14,11 @@ from torchvision.transforms.v2 import functional as V
 from ..data.boxes import Boxes
 from ..data.sources import Source
 from .box_figures import BoxFigures
-from .box_pictures import draw_grid, paint
+from .box_pictures import draw_grid, paint_small
 from .detector import Found
 
 OVERLAP = 0.5  # of an answer with a box, from which on the box is found
 WORST = 8  # images in the picture of the worst ones
-SIDE = 480  # pixels of their longer side there
 
 
 class Errors(NamedTuple):
@@ -105,14 +103,10 @@ def draw_worst(
         return False
     pictures, titles = [], list[str]()
     for n in order:
-        image = source.image(int(indices[n]))
-        factor = min(1.0, SIDE / max(image.size))
-        size = [max(1, round(side * factor)) for side in image.size[::-1]]
-        pixels = V.pil_to_tensor(V.resize(image, size, antialias=True))
-        pictures.append(paint(pixels, truth[n]._replace(boxes=truth[n].boxes * np.float32(factor)), classes))
-        pictures.append(paint(pixels, shown[n]._replace(boxes=shown[n].boxes * factor), classes))
+        image = V.pil_to_tensor(source.image(int(indices[n])))
+        pictures += [paint_small(image, boxes, classes) for boxes in (truth[n], shown[n])]
         name = Path(source.name(int(indices[n]))).name
         titles += [f"{name}: {len(truth[n].boxes)} boxes", f"{errors[n].missed} missed, {errors[n].wrong} wrong"]
     about = f"Most errors at a score of {threshold:g}: truth on the left, answers on the right"
-    draw_grid(path, pictures, titles, t=about, fontsize=9)
+    draw_grid(path, pictures, titles, classes, about)
     return True
