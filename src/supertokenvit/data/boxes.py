@@ -152,6 +152,7 @@ def size_of(source: Source, i: int) -> tuple[int, int]:
 def _original(source: Source, i: int) -> tuple[BoxFiles, int]:
     """The files that a part of them comes from, and the place of an image there."""
     while isinstance(source, Subset):
-        source, i = source.source, int(source.indices[i]) if len(source) else i
+        i = int(source.indices[i]) if len(source) else i
+        source = source.source
     assert isinstance(source, BoxFiles)
     return source, i

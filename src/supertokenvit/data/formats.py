@@ -89,7 +89,7 @@ def _open_boxes(
     if not voc and not coco:
         return None
     found, faults = read_voc(files, voc, read) if voc else read_coco(files, coco)
-    return stored_boxes(found, lambda kept: FolderReader(root, kept), faults)
+    return stored_boxes(found, make, faults)
 
 
 def _open_files(

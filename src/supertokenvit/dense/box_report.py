@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as V
 
 from ..data.boxes import Boxes
 from ..data.sources import Source
-from .box_figures import BoxFigures
+from .box_figures import BoxFigures, ClassBoxes
 from .box_pictures import draw_grid, paint_small
 from .detector import Found
 
@@ -56,6 +56,7 @@ def table_of(result: BoxFigures) -> Table:
     """Makes a table of the figures of each class."""
     table = Table("class", "boxes", "AP %", "AP50 %", "precision %", "recall %")
     for label, f in result.per_class.items():
+        assert isinstance(f, ClassBoxes)
         values = f.average_precision, f.average_precision_50, f.precision, f.recall
         percent = ["-" if value is None else f"{100 * value:.1f}" for value in values]
         table.add_row(escape(label), f"{f.boxes:,}", *percent)

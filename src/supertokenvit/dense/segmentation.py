@@ -13,7 +13,7 @@ from ..data.decode import BadImage
 from ..data.joint import JointImages
 from ..data.masks import IGNORED
 from ..data.sources import Source
-from ..tasks import ClassFigures, Evaluation, FiguresError, Ragged, Task
+from ..tasks import ClassFigures, Evaluation, FiguresError, LogitsTask, Ragged
 from ..tasks.drawing import visible
 from ..tasks.figures import mean_of
 from . import folder as model_folder
@@ -52,7 +52,7 @@ class Seen(NamedTuple):
     loss: float
 
 
-class Segmentation(Task):
+class Segmentation(LogitsTask):
     """A class for each pixel: targets are class numbers [N, H, W], with IGNORED where nothing is to be learned."""
 
     name, score, score_name, short_name = "segmentation", "mean_iou", "mean IoU", "mIoU"

@@ -11,7 +11,7 @@ ViTDet (arXiv 2203.16527, section 3); DIFF: finer maps are the stem's, not decon
 Letters in shapes: network.py.
 """
 
-from typing import TYPE_CHECKING, List, Sequence, Set, Union
+from typing import TYPE_CHECKING, List, Optional, Sequence, Set, Tuple, Union, cast
 
 import torch
 import torch.nn.functional as F

@@ -35,8 +35,8 @@ class Evaluation:
 
     images: int
     """Images that were measured."""
-    loss: float
-    """Mean loss of the labels."""
+    loss: float | None
+    """Mean loss of the labels; detection has none."""
     top1: float | None = None
     """Classification: fraction of the images whose likeliest class is right."""
     top5: float | None = None

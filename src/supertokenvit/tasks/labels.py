@@ -18,10 +18,10 @@ from ..data.sources import Source, targets_by_name, unknown_classes
 from ..preprocessing import Preprocess
 from .drawing import draw_titled
 from .figures import Evaluation, FiguresError, class_figures, mean_of
-from .task import Task
+from .task import LogitsTask
 
 
-class Labels(Task):
+class Labels(LogitsTask):
     """Questions to an image as a whole: answers are logits [N, K], targets class numbers [N] or values [N, K]."""
 
     @classmethod

@@ -61,7 +61,7 @@ class Task(ABC):
     short_name: ClassVar[str]
     """The score as people write it in short."""
     hits_name: ClassVar[str]
-    """What `hits` counts, as people call it; empty if it counts nothing."""
+    """What is counted beside the loss in training, as people call it; empty if nothing is."""
     heads: ClassVar[tuple[str, ...]] = ()
     """Names of the heads that a backbone may have, the usual one first; none where it has a classifier."""
     not_for: ClassVar[tuple[str, ...]] = ()
@@ -124,28 +124,19 @@ class Task(ABC):
     def augmentation(self, recipe: Any, data_config: dict[str, Any], num_classes: int) -> Any:
         """Makes what happens to a whole batch of such samples, from uint8 to normalised images (BatchAugmentation)."""
 
+    @abstractmethod
     def learn(self, model: Any, images: Tensor, targets: Any) -> tuple[Tensor, float, Tensor | None]:
-        """Returns the summed loss of a batch, what `hits` counts, and the logits, if that is what the network answers.
+        """Returns the summed loss of a batch, what `hits_name` names, and the logits, if there are any.
 
         Args:
             model: As it is called in training.
             images: Normalised [N, 3, H, W].
             targets: Of the images.
         """
-        logits = model(images).float()
-        return self.loss(logits, targets), self.hits(logits, targets), logits
-
-    @abstractmethod
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Sums the loss over answers and their targets, so that parts of a batch add up."""
 
     @abstractmethod
     def weight(self, targets: Any) -> float:
         """Returns what the summed loss is to be divided by for the mean."""
-
-    @abstractmethod
-    def hits(self, logits: Tensor, targets: Tensor) -> float:
-        """Counts the images that are answered rightly, to be watched during training."""
 
     @abstractmethod
     def blank_targets(self, count: int, size: int, num_classes: int) -> Any:
@@ -203,3 +194,20 @@ class Task(ABC):
     def score_of(self, evaluation: Evaluation) -> float:
         """Returns the score by which models are chosen."""
         return getattr(evaluation, self.score)
+
+
+class LogitsTask(Task):
+    """A task whose network answers with logits, from which the loss of a batch is computed."""
+
+    def learn(self, model: Any, images: Tensor, targets: Tensor) -> tuple[Tensor, float, Tensor]:
+        """Returns the summed loss of a batch, what `hits` counts, and the logits."""
+        logits = model(images).float()
+        return self.loss(logits, targets), self.hits(logits, targets), logits
+
+    @abstractmethod
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Sums the loss over answers and their targets, so that parts of a batch add up."""
+
+    @abstractmethod
+    def hits(self, logits: Tensor, targets: Tensor) -> float:
+        """Counts the images that are answered rightly, to be watched during training."""

@@ -76,7 +76,7 @@ class Recipe:
 
     data: str = ""
     """Folder of class folders, .tar or .zip of one, wds/SHARDS, hfds/NAME, torch/NAME, digits; or images and masks"""
-    task: Optional[Literal["classification", "segmentation"]] = None
+    task: Optional[Literal["classification", "segmentation", "detection"]] = None
     """What to learn; what the data looks like by default"""
     classes: Optional[List[str]] = None
     """Segmentation: names of the classes in the order of the masks' values, where there is no classes.txt"""
