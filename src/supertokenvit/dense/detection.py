@@ -12,6 +12,7 @@ from ..data.box_geometry import BoxCrop, KeepBoxes, Whole, scaled
 from ..data.boxes import Boxes, known_size, size_of
 from ..data.joint import JointImages
 from ..data.sources import Source, class_name
+from ..errors import UsageError
 from ..tasks import FiguresError, Ragged, Task
 from ..tasks.drawing import visible
 from ..tasks.labels import check_classes
@@ -66,7 +67,13 @@ class Detection(Task):
         }
 
     def samples(self, source: Source, recipe: Any, data_config: dict[str, Any], *, memory: bool) -> JointImages:
-        """Makes parts of images with their boxes."""
+        """Makes parts of images with their boxes.
+
+        Raises:
+            UsageError: The size is no multiple of MULTIPLE.
+        """
+        if recipe.img_size % MULTIPLE:
+            raise UsageError(f"img_size={recipe.img_size}: must be a multiple of {MULTIPLE} for detection")
         fill = tuple(round(255 * value) for value in data_config["mean"])
         crop = BoxCrop(recipe.crop, canvas_of(source, Whole(data_config, MULTIPLE)), recipe.crop_scale, fill)
         load = KeepBoxes(source, round(recipe.img_size * 1.5))
