@@ -66,7 +66,7 @@ class Predictor:
     ) -> None:
         self.network, self.classes, self.data_config, self.card = network, classes, data_config, card
         self.name = name
-        self.task: Any = TASKS[card.task]()
+        self.task: Any = TASKS[card.task](threshold=card.threshold)
         self.preprocess = self.task.preprocess(data_config)
 
     @classmethod

@@ -52,6 +52,7 @@ def test_a_run_leaves_what_every_run_leaves(run, data):
     card = config["supertokenvit"]
     assert config["head"] == "fcos" and config["label_names"] == ["blue", "red"] and card["task"] == "detection"
     assert card["scores"].keys() == {"validation", "test"}
+    assert card["threshold"] == found["validation"]["threshold"] == found["test"]["threshold"]
 
 
 def test_a_model_is_made_again_from_its_folder_alone(run, data):

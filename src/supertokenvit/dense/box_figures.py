@@ -38,8 +38,6 @@ class BoxFigures(Evaluation):
     """AP50: mean over classes at an overlap of 0.5."""
     average_precision_75: float = 0.0
     """AP75: at 0.75."""
-    threshold: float = USUAL
-    """Score from which on answers count for precision and recall."""
 
 
 def box_figures(

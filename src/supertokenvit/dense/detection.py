@@ -135,7 +135,7 @@ class Detection(Task):
         """COCO's average precision."""
         if not answers:
             raise FiguresError("no image was answered")
-        return box_figures(answers, truth, classes)
+        return box_figures(answers, truth, classes, self.threshold)
 
     def draw_samples(self, path: Path, images: Tensor, targets: Ragged, classes: list[str]) -> None:
         """Draws augmented images with their boxes."""

@@ -46,6 +46,8 @@ class Evaluation:
     f1: float | None = None
     """Mean over the classes with images of the harmonic mean of precision and recall; of labels, at a probability of
     one half."""
+    threshold: float | None = None
+    """Detection: score from which on answers count for precision and recall."""
     calibration_error: float | None = None
     """Classification: expected calibration error over 15 bins."""
     classes: list[str] = field(default_factory=list)

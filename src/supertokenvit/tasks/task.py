@@ -47,10 +47,12 @@ class Task(ABC):
     Args:
         class_weights: Weight of each class in the loss [K], or None.
         smoothing: Label smoothing, where an image has one label.
+        threshold: Detection: score from which on an answer counts; None to take the one that fits what is measured.
     """
 
     class_weights: Tensor | None = None
     smoothing: float = 0.0
+    threshold: float | None = None
 
     name: ClassVar[str]
     """As a model card names the task."""
