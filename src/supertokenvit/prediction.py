@@ -1,11 +1,10 @@
 """Images in, answers out: the one path that every use of a trained model takes."""
 
-import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -24,30 +23,19 @@ from .model_folder import ModelCard, TrainedModel, load_model, shipped_model
 from .preprocessing import normalize, views
 from .products import convolution_pays
 from .run_folder import RunFolder
+from .tasks import Prediction
 
 Picture = str | os.PathLike | bytes | Image.Image | np.ndarray
+__all__ = ["Prediction", "Predictor", "load", "read_picture"]
 Views = Literal["none", "flip", "shift"]
 Network = Callable[[Tensor], Tensor]
+Sized = tuple[Tensor, tuple[int, int]]
 BATCH = 64  # larger ones gain nothing on a CPU, and rows come later
 AHEAD = 4  # batches that are decoded before the network asks for them
 
 
 class PredictionError(UserError):
     """A request that cannot be answered at all."""
-
-
-@dataclass
-class Prediction:
-    """The answer for one image: the likeliest classes with their probabilities, or what is wrong with it."""
-
-    file: str
-    """Path of the image, or "image N" for one that came without a path (N counts from 0)."""
-    labels: list[str]
-    """The likeliest classes, the likeliest first."""
-    probabilities: list[float]
-    """Their probabilities."""
-    error: str | None = None
-    """Why there is no answer."""
 
 
 class Predictor:
@@ -114,7 +102,7 @@ class Predictor:
         seen = views(x, self.card.tta)
         return sum((weight * self.network(view).float() for weight, view in seen), start=torch.zeros(())).cpu()
 
-    def __call__(self, images: Picture | Iterable[Picture], topk: int = 5) -> list[Prediction]:
+    def __call__(self, images: Picture | Iterable[Picture], topk: int = 5) -> list[Any]:
         """Answers for one image or several.
 
         Args:
@@ -122,12 +110,13 @@ class Predictor:
             topk: Classes to name.
 
         Returns:
-            One answer for each image, in order; one that cannot be read has its `error` set.
+            One answer for each image, in order: a Prediction, or what else the task answers (dense.MaskPrediction). One
+            that cannot be read has its `error` set.
         """
         one = isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray))
         return list(self.predict([images] if one else images, topk))  # type: ignore[list-item, arg-type]
 
-    def predict(self, images: Iterable[Picture], topk: int = 5, batch_size: int = BATCH) -> Iterator[Prediction]:
+    def predict(self, images: Iterable[Picture], topk: int = 5, batch_size: int = BATCH) -> Iterator[Any]:
         """Answers one image after the other, as they come: threads decode the next ones while the network computes.
 
         Args:
@@ -137,22 +126,14 @@ class Predictor:
         """
         topk = min(topk, len(self.classes))
         for names, pixels in self._decoded(images, batch_size):
-            whole = [image for image in pixels if isinstance(image, Tensor)]
+            whole = [(name, *image) for name, image in zip(names, pixels, strict=True) if not isinstance(image, str)]
             if whole:
                 with torch.inference_mode():
-                    top = self.task.probabilities(self.logits(torch.stack(whole))).topk(topk)
-                answers = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+                    answers = iter(self.task.predictions(self, *map(list, zip(*whole, strict=True)), topk))
             for name, image in zip(names, pixels, strict=True):
-                if isinstance(image, str):
-                    yield Prediction(name, [], [], image)
-                else:
-                    indices, values = next(answers)
-                    if all(map(math.isfinite, values)):
-                        yield Prediction(name, [self.classes[i] for i in indices], values)
-                    else:
-                        yield Prediction(name, [], [], "the network's answer is no number")
+                yield self.task.unanswered(name, image) if isinstance(image, str) else next(answers)
 
-    def _decoded(self, images: Iterable[Picture], batch_size: int) -> Iterator[tuple[list[str], list["Tensor | str"]]]:
+    def _decoded(self, images: Iterable[Picture], batch_size: int) -> Iterator[tuple[list[str], list["Sized | str"]]]:
         """Batches of names with preprocessed images, or what is wrong with them, a few batches ahead of the caller."""
         waiting: deque[Future] = deque()
         numbered = enumerate(images)
@@ -171,13 +152,14 @@ class Predictor:
                 for future in waiting:
                     future.cancel()
 
-    def _look(self, batch: Sequence[tuple[int, Picture]]) -> tuple[list[str], list["Tensor | str"]]:
-        """Names of pictures, and each as uint8 [3, S, S] or what is wrong with it."""
-        names, pixels = [], list[Tensor | str]()
+    def _look(self, batch: Sequence[tuple[int, Picture]]) -> tuple[list[str], list["Sized | str"]]:
+        """Names of pictures, and each as uint8 [3, H, W] with its size as it was, or what is wrong with it."""
+        names, pixels = [], list[Sized | str]()
         for number, picture in batch:
             names.append(printable(picture) if isinstance(picture, (str, os.PathLike)) else f"image {number}")
             try:
-                pixels.append(self.preprocess(read_picture(picture, self.preprocess.enough)))
+                image = read_picture(picture, self.preprocess.enough)
+                pixels.append((self.preprocess(image), image.size))
             except BadImage as error:
                 pixels.append(error.reason)
             except OSError as error:

@@ -1,15 +1,19 @@
 """The one interface of all tasks: network, samples, loss, answers, figures and pictures."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from PIL import Image
 from torch import Tensor, nn
 
 from ..data.sources import Source
 from .figures import Evaluation
+
+Why = Callable[[Image.Image, str], Image.Image]  # a photograph and a class -> what spoke for it, painted over it
 
 
 class Ragged(list):
@@ -68,6 +72,10 @@ class Task(ABC):
     """Names of the heads that a backbone may have, the usual one first; none where it has a classifier."""
     not_for: ClassVar[tuple[str, ...]] = ()
     """Options of a training that mean nothing here."""
+    headline: ClassVar[dict[str, str]]
+    """Fields of its Evaluation that are said first, by what people call them."""
+    columns: ClassVar[dict[str, str]]
+    """Fields of its ClassFigures in the table of the classes, likewise."""
 
     # the network
 
@@ -188,6 +196,48 @@ class Task(ABC):
         Raises:
             FiguresError: There is no image, or an answer is no number.
         """
+
+    @abstractmethod
+    def write_answers(self, path: Path, answers: Any, predictor: Any) -> None:
+        """Writes a row of CSV for each image.
+
+        Args:
+            path: Of the file; it has its name only when it is complete.
+            answers: From evaluation.answer.
+            predictor: That gave them.
+        """
+
+    @abstractmethod
+    def draw_worst(self, path: Path, answers: Any, predictor: Any, why: Why | None = None) -> bool:
+        """Draws the images with the worst answers; says whether there are any, and removes an older picture if not.
+
+        Args:
+            path: Of the picture.
+            answers: From evaluation.answer.
+            predictor: That gave them.
+            why: Paints over a photograph what spoke for a class, if that is known.
+        """
+
+    @abstractmethod
+    def predictions(
+        self, predictor: Any, names: list[str], images: list[Tensor], sizes: list[tuple[int, int]], topk: int
+    ) -> list[Any]:
+        """Answers for images without labels.
+
+        Args:
+            predictor: The trained model.
+            names: Of the images.
+            images: Preprocessed.
+            sizes: Width and height of each photograph in pixels.
+            topk: Classes to name, where an answer names several.
+
+        Returns:
+            For each image something with `file`, `error`, `line(width)`, `as_dict()` and `pictures(photograph)`.
+        """
+
+    @abstractmethod
+    def unanswered(self, name: str, reason: str) -> Any:
+        """Makes what stands in the place of an answer for an image that cannot be read."""
 
     def temperature(self, logits: Tensor, targets: Tensor) -> float:
         """Returns by what logits are to be divided so that their probabilities fit hard targets; 1 changes nothing."""
