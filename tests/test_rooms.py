@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "supertokenvit"
 FLOORS = [
     {"errors"},
-    {"machine", "command_line", "console", "products"},
+    {"machine", "command_line", "verb_options", "console", "products"},
     {"model"},
     {"preprocessing", "run_folder", "engines"},
     {"data"},

@@ -6,22 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import __version__
-
-# with a type beside them, jsonargparse's help would show the function that checks the choices
-SPLIT: dict[str, Any] = dict(choices=["val", "test", "train"], help="Split of it; test, or else val, or else all")
-TTA: dict[str, Any] = dict(choices=["none", "flip", "shift"], help="Views of an image; as the training set them")
-PRECISION: dict[str, Any] = dict(
-    choices=["fp32", "bf16", "auto"], default="fp32", help="Precision of the arithmetic; auto: bf16 where it is faster"
-)
-SIDE = "Side of the images that the model sees, in pixels; that of its training"
-METHOD: dict[str, Any] = dict(
-    choices=["composed", "gradient", "attention", "integrated", "occlusion", "gradcam"],
-    default=None,
-    help="How; composed, and gradcam for other families",
-)
-RIVALS = "timm names, run folders, .onnx or .xml files; NAME:KEY=VALUE,... for one with settings of its own: "
-RIVALS += "engine, dtype, channels_last, fused, reparam, by_convolution, or an argument of the model"
-MODEL = "Run folder, or a model that comes with the package"
+from .verb_options import ANSWERS, METHOD, MODEL, PRECISION, RIVALS, SIDE, SPLIT, THRESHOLD, TTA
 
 
 def train(argv: Sequence[str]) -> None:
@@ -76,10 +61,11 @@ def predict(argv: Sequence[str]) -> None:
     parser = parser_of("predict")
     parser.add_argument("images", type=str, nargs="+", help="Files, or folders of them")
     parser.add_argument("--model", type=str, default=None, help=f"{MODEL}; the best of those")
-    parser.add_argument("--out", type=str, default=None, help="File for the answers: .csv, .jsonl or .parquet")
+    parser.add_argument("--out", type=str, default=None, help=ANSWERS)
     parser.add_argument("--json", action="store_true", help="Print a line of JSON for each image")
     parser.add_argument("--topk", type=PositiveInt, default=5, help="Classes to name")
     parser.add_argument("--explain", type=str, default=None, help="Folder for pictures of what spoke for each answer")
+    parser.add_argument("--threshold", **THRESHOLD)
     parser.add_argument("--tta", **TTA)
     parser.add_argument("--img_size", type=PositiveInt, default=None, help=SIDE)
     parser.add_argument("--precision", **PRECISION)

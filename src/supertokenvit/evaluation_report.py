@@ -108,16 +108,18 @@ def print_evaluation(result: Evaluation, title: str, task: Task, console: Consol
     """Prints the figures, those of each class and, for up to FITS classes of images, the confusion matrix."""
     figures = {name: getattr(result, field) for name, field in task.headline.items()}
     said = [f"{name} {100 * value:.2f} %" for name, value in figures.items() if value is not None]
-    say(console, ", ".join([f"{title}: {result.images:,} images", *said, f"loss {result.loss:.4f}"]))
+    said += [] if result.loss is None else [f"loss {result.loss:.4f}"]
+    said += [] if result.threshold is None else [f"precision and recall at a score of {result.threshold:g}"]
+    say(console, ", ".join([f"{title}: {result.images:,} images", *said]))
     for text in result.left_out:
         say(console, f"left out: {text}")
     if result.missing_classes:
-        say(console, f"without images here: {', '.join(result.missing_classes)}")
-    table = Table("class", "images", *(f"{title} %" for title in task.columns))
+        say(console, f"without {task.counted} here: {', '.join(result.missing_classes)}")
+    table = Table("class", task.counted, *(f"{title} %" for title in task.columns))
     for label, found in result.per_class.items():
         values = [getattr(found, field) for field in task.columns.values()]
         percent = ["-" if value is None else f"{100 * value:.1f}" for value in values]
-        table.add_row(escape(label), f"{found.images:,}", *percent)
+        table.add_row(escape(label), f"{getattr(found, task.counted):,}", *percent)
     console.print(table)
     if result.confusion and not task.heads and len(result.classes) <= FITS:
         counts = Table("true \\ predicted", *map(escape, result.classes))

@@ -195,6 +195,7 @@ def load(
     *,
     img_size: int | None = None,
     tta: Views | None = None,
+    threshold: float | None = None,
     device: str | None = None,
     precision: Literal["fp32", "bf16", "auto"] = "fp32",
 ) -> Predictor:
@@ -205,6 +206,8 @@ def load(
             most accurate of those.
         img_size: Side of the images that the network sees, in pixels; that of its training by default.
         tta: Views of an image over which the answer is the mean; those that the training set by default.
+        threshold: Detection: score from which on boxes are answered; the one that fitted the validation images by
+            default.
         device: cpu, cuda, mps; the best there is by default.
         precision: "bf16" computes with less precision, "auto" does so where this machine gains by it.
 
@@ -221,7 +224,12 @@ def load(
     if tta not in (None, *get_args(Views)):
         raise UsageError(f"tta={tta}: must be none, flip or shift")
     trained = load_model(shipped_model() if run is None else run, img_size)
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UsageError(f"threshold={threshold}: must be from 0 to 1")
+    if threshold is not None and trained.card.task != "detection":
+        raise UsageError(f"threshold={threshold}: only for detection, not for {trained.card.task}")
     card = trained.card if tta is None else replace(trained.card, tta=tta)
+    card = card if threshold is None else replace(card, threshold=threshold)
     where = best_device(device)
     precision = best_precision(where)[0] if precision == "auto" else precision
     by_convolution = where.type == "cpu" and precision == "fp32" and convolution_pays()

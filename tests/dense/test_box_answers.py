@@ -5,14 +5,14 @@ import json
 import numpy as np
 from PIL import Image
 
-from supertokenvit.dense.box_answers import Boxes
+from supertokenvit.dense.box_answers import BoxPrediction
 from tests.dense.test_box_figures import answer
 
 FOUND = answer((1, 0.9, 1.04, 2, 30, 40.26), (0, 0.6, 5, 5, 50, 40), (1, 0.5, 8, 9, 20, 30), (0, 0.2, 0, 0, 9, 9))
 
 
 def test_answers_above_the_threshold_are_rows():
-    boxes = Boxes.of("a.png", FOUND, ["cat", "dog"], 0.5)
+    boxes = BoxPrediction.of("a.png", FOUND, ["cat", "dog"], 0.5)
     assert [(b.label, round(b.score, 3)) for b in boxes.boxes] == [("dog", 0.9), ("cat", 0.6), ("dog", 0.5)]
     assert boxes.line(8) == "a.png     2 dog, 1 cat"
     assert json.loads(json.dumps(boxes.as_dict())) == {
@@ -21,17 +21,17 @@ def test_answers_above_the_threshold_are_rows():
                   {"label": "cat", "score": boxes.boxes[1].score, "box": [5.0, 5.0, 50.0, 40.0]},
                   {"label": "dog", "score": boxes.boxes[2].score, "box": [8.0, 9.0, 20.0, 30.0]}],
     }  # fmt: skip
-    assert Boxes.of("a.png", FOUND, ["cat", "dog"], 0.95).line(0) == "a.png  nothing"
+    assert BoxPrediction.of("a.png", FOUND, ["cat", "dog"], 0.95).line(0) == "a.png  nothing"
 
 
 def test_answers_that_are_no_numbers_are_errors():
-    broken = Boxes.of("a.png", answer((0, float("nan"), 0, 0, 9, 9)), ["cat"], 0.5)
+    broken = BoxPrediction.of("a.png", answer((0, float("nan"), 0, 0, 9, 9)), ["cat"], 0.5)
     assert broken.error == "the network's answer is no number" and broken.boxes == []
 
 
 def test_the_photograph_is_painted_in_its_own_size():
     photograph = Image.new("RGB", (200, 100), "white")
-    (painted,) = Boxes.of("a.png", FOUND, ["cat", "dog"], 0.5).pictures(photograph).values()
+    (painted,) = BoxPrediction.of("a.png", FOUND, ["cat", "dog"], 0.5).pictures(photograph).values()
     assert painted.size == (200, 100) and np.asarray(painted)[:, 60:].min() == 255 and np.asarray(painted).min() < 200
-    (same,) = Boxes.of("a.png", FOUND, ["cat", "dog"], 0.95).pictures(photograph).values()
+    (same,) = BoxPrediction.of("a.png", FOUND, ["cat", "dog"], 0.95).pictures(photograph).values()
     assert np.array_equal(np.asarray(same), np.asarray(photograph))

@@ -5,12 +5,10 @@ import csv
 import numpy as np
 import torch
 from PIL import Image
-from rich.console import Console
 
 from supertokenvit.data.splits import read_splits
-from supertokenvit.dense.box_figures import box_figures
 from supertokenvit.dense.box_pictures import colour_of, paint
-from supertokenvit.dense.box_report import draw_worst, errors_of, surest, table_of, write_boxes
+from supertokenvit.dense.box_report import draw_worst, errors_of, surest, write_boxes
 from tests.data.box_folders import some_boxes, write_voc
 from tests.dense.test_box_figures import answer, truth
 
@@ -25,15 +23,6 @@ def test_errors_are_boxes_that_are_missed_and_answers_of_nothing():
     assert errors_of(answer(*right, (0, 0.3, 42, 40, 90, 90), (0, 0.2, 40, 40, 90, 90)), target) == (0, 0)  # a crowd
     assert errors_of(answer(), target) == (2, 0) and errors_of(answer(*right), truth()) == (0, 2)
     assert surest(answer(*right), 0.85).labels.tolist() == [0]
-
-
-def test_the_table_has_a_row_for_each_class():
-    result = box_figures([answer((0, 0.9, 0, 0, 10, 10))], [truth((0, 0, 0, 10, 10))], ["cell[red]", "none"])
-    console = Console(width=80, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(table_of(result))
-    console.file.close()
-    rows = [line.replace("│", " ").split() for line in console.export_text().splitlines()]
-    assert ["cell[red]", "1", "100.0", "100.0", "100.0", "100.0"] in rows and ["none", "0", "-", "-", "-", "-"] in rows
 
 
 def test_rows_name_file_class_score_and_edges(tmp_path):

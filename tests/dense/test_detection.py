@@ -1,14 +1,17 @@
 """Detection is trained, measured and resumed like every other task."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
 from supertokenvit import evaluate, load, resume, train
+from supertokenvit.cli import main
 from supertokenvit.data.box_geometry import Whole
 from supertokenvit.data.splits import read_splits
 from supertokenvit.dense import TASKS
@@ -60,6 +63,50 @@ def test_a_model_is_made_again_from_its_folder_alone(run, data):
     again = evaluate(run, device="cpu")
     assert again.mean_average_precision == pytest.approx(figures["mean_average_precision"], abs=1e-6)
     assert again.images == 3
+
+
+def test_evaluate_prints_and_writes_figures_boxes_and_the_worst_images(run, tmp_path, capsys):
+    main(["evaluate", "--model", str(run), "--out", str(tmp_path / "out"), "--device", "cpu"])
+    printed = capsys.readouterr().out
+    figures = json.loads((tmp_path / "out" / "evaluation-test.json").read_text())
+    for text in ("mAP ", "AP50 ", f"at a score of {figures['threshold']:g}", "boxes", "recall %"):
+        assert text in printed, printed
+    assert (tmp_path / "out" / "worst-test.png").exists()
+    first = (tmp_path / "out" / "evaluation-test.csv").read_text().splitlines()[0]
+    assert first == "file,label,score,left,upper,right,lower"
+
+
+def test_predict_writes_pictures_and_prints_rows(run, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    image = Path(data) / "JPEGImages" / "000.png"
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    main(["predict", str(image), "--model", str(run), "--json", "--threshold", "0.05", "--device", "cpu"])
+    row = json.loads(capsys.readouterr().out)
+    assert row["file"] == str(image) and row["error"] is None
+    for box in row["boxes"]:
+        left, upper, right, lower = box["box"]
+        assert 0 <= left <= right <= 64 and 0 <= upper <= lower <= 48 and box["score"] >= 0.05
+        assert box["label"] in ("blue", "red")
+    with Image.open(tmp_path / "predictions" / "000.png") as picture:
+        assert picture.size == (64, 48)
+    with pytest.raises(SystemExit):
+        main(["predict", str(image), "bad.png", "--model", str(run), "--threshold", "1", "--device", "cpu"])
+    said = capsys.readouterr()
+    assert "nothing" in said.out and "bad.png: not an image" in said.err
+
+
+def test_python_gives_boxes(run, data):
+    predictor = load(run, threshold=0.05, device="cpu")
+    with Image.open(Path(data) / "JPEGImages" / "001.png") as opened:
+        image = opened.convert("RGB")
+    answers = predictor([image, np.zeros((40, 30, 3), dtype=np.uint8), b"nothing"])
+    assert [a.error for a in answers] == [None, None, "not an image"]
+    for found in answers[:2]:
+        assert all(len(box.box) == 4 and box.score >= 0.05 for box in found.boxes)
+    with pytest.raises(UserError, match="threshold=1.5: must be from 0 to 1"):
+        load(run, threshold=1.5)
+    strict = load(run, device="cpu")
+    assert strict.task.threshold == strict.card.threshold > 0
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])

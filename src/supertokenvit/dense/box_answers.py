@@ -25,7 +25,7 @@ class Box:
 
 
 @dataclass
-class Boxes:
+class BoxPrediction:
     """The answer for one image: the things that were found, the surest first, or what is wrong with it."""
 
     file: str
@@ -40,7 +40,7 @@ class Boxes:
     """Names in the order of the class numbers."""
 
     @classmethod
-    def of(cls, file: str, found: Found, classes: Sequence[str], threshold: float) -> "Boxes":
+    def of(cls, file: str, found: Found, classes: Sequence[str], threshold: float) -> "BoxPrediction":
         """Makes an answer of what was found with at least a score.
 
         Args:

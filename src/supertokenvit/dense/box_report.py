@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from rich.markup import escape
-from rich.table import Table
 from torchvision.ops import box_iou
 from torchvision.transforms.v2 import functional as V
 
 from ..data.boxes import Boxes
+from ..data.decode import printable
 from ..data.sources import Source
-from .box_figures import BoxFigures, ClassBoxes
+from ..run_folder import put_in_place
 from .box_pictures import draw_grid, paint_small
 from .detector import Found
 
@@ -52,17 +51,6 @@ def surest(found: Found, threshold: float) -> Found:
     return Found(found.boxes[kept], found.labels[kept], found.scores[kept])
 
 
-def table_of(result: BoxFigures) -> Table:
-    """Makes a table of the figures of each class."""
-    table = Table("class", "boxes", "AP %", "AP50 %", "precision %", "recall %")
-    for label, f in result.per_class.items():
-        assert isinstance(f, ClassBoxes)
-        values = f.average_precision, f.average_precision_50, f.precision, f.recall
-        percent = ["-" if value is None else f"{100 * value:.1f}" for value in values]
-        table.add_row(escape(label), f"{f.boxes:,}", *percent)
-    return table
-
-
 def write_boxes(path: Path, rows: Sequence[tuple[str, Found]], classes: Sequence[str]) -> None:
     """Writes what was found as CSV, a line for each box: file, label, score, left, upper, right, lower.
 
@@ -71,14 +59,15 @@ def write_boxes(path: Path, rows: Sequence[tuple[str, Found]], classes: Sequence
         rows: Names of files, and what was found on each.
         classes: Names in the order of the class numbers.
     """
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    temporary = path.with_name(f".{path.name}")
+    with open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "label", "score", "left", "upper", "right", "lower"])
         for name, found in rows:
-            for box, label, score in zip(
-                found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True
-            ):
+            rows_of = (found.boxes.tolist(), found.labels.tolist(), found.scores.tolist())
+            for box, label, score in zip(*rows_of, strict=True):
                 writer.writerow([name, classes[label], f"{score:.4f}", *(f"{edge:.1f}" for edge in box)])
+    put_in_place(temporary, path)
 
 
 def draw_worst(
@@ -106,7 +95,7 @@ def draw_worst(
     for n in order:
         image = V.pil_to_tensor(source.image(int(indices[n])))
         pictures += [paint_small(image, boxes, classes) for boxes in (truth[n], shown[n])]
-        name = Path(source.name(int(indices[n]))).name
+        name = Path(printable(source.name(int(indices[n])))).name
         titles += [f"{name}: {len(truth[n].boxes)} boxes", f"{errors[n].missed} missed, {errors[n].wrong} wrong"]
     about = f"Most errors at a score of {threshold:g}: truth on the left, answers on the right"
     draw_grid(path, pictures, titles, classes, about)

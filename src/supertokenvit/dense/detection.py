@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..data.box_geometry import BoxCrop, KeepBoxes, Whole, scaled
 from ..data.boxes import Boxes, known_size, size_of
+from ..data.decode import printable
 from ..data.joint import JointImages
 from ..data.sources import Source, class_name
 from ..errors import UsageError
@@ -17,8 +18,10 @@ from ..tasks import FiguresError, Ragged, Task
 from ..tasks.drawing import visible
 from ..tasks.labels import check_classes
 from . import folder as model_folder
-from .box_figures import BoxFigures, box_figures
+from .box_answers import BoxPrediction
+from .box_figures import USUAL, BoxFigures, box_figures
 from .box_pictures import draw_grid, paint_small
+from .box_report import draw_worst, write_boxes
 from .detector import HEADS, MULTIPLE, Detector, Found, found_in
 from .masks import Normalized
 from .segmentation import maps_of
@@ -31,6 +34,9 @@ class Detection(Task):
 
     name, score, score_name, short_name = "detection", "mean_average_precision", "mean average precision", "mAP"
     hits_name = ""
+    headline = {"mAP": "mean_average_precision", "AP50": "average_precision_50", "AP75": "average_precision_75"}
+    columns = {"AP": "average_precision", "AP50": "average_precision_50", "precision": "precision", "recall": "recall"}
+    counted = "boxes"
     heads = tuple(HEADS)
     not_for = (
         "resize", "crop_pct", "randaugment", "erasing", "mixup", "cutmix", "class_weights", "weighted_sampling",
@@ -136,6 +142,33 @@ class Detection(Task):
         if not answers:
             raise FiguresError("no image was answered")
         return box_figures(answers, truth, classes, self.threshold)
+
+    def write_answers(self, path: Path, answers: Any, predictor: Any) -> None:
+        """Writes file, label, score and edges of everything that was found, whatever its score."""
+        names = [printable(answers.source.name(int(index))) for index in answers.indices]
+        write_boxes(path, list(zip(names, answers.logits, strict=True)), predictor.classes)
+
+    def draw_worst(self, path: Path, answers: Any, predictor: Any, why: Any = None) -> bool:
+        """Draws the images with the most boxes that are missed or wrong."""
+        found, truth = answers.logits, answers.targets
+        return draw_worst(path, answers.source, answers.indices, found, truth, predictor.classes, self.least_score)
+
+    def predictions(
+        self, predictor: Any, names: list[str], images: list[Tensor], sizes: list[tuple[int, int]], topk: int
+    ) -> list[BoxPrediction]:
+        """Answers with the boxes whose score reaches the threshold."""
+        rows = zip(names, maps_of(predictor, images), images, sizes, strict=True)
+        found = [(name, in_photograph(found_in(r), image.shape, size)) for name, r, image, size in rows]
+        return [BoxPrediction.of(name, each, predictor.classes, self.least_score) for name, each in found]
+
+    def unanswered(self, name: str, reason: str) -> BoxPrediction:
+        """Gives no boxes."""
+        return BoxPrediction(name, error=reason)
+
+    @property
+    def least_score(self) -> float:
+        """Score from which on boxes are shown."""
+        return USUAL if self.threshold is None else self.threshold
 
     def draw_samples(self, path: Path, images: Tensor, targets: Ragged, classes: list[str]) -> None:
         """Draws augmented images with their boxes."""

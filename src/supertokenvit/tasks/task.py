@@ -74,6 +74,8 @@ class Task(ABC):
     """Options of a training that mean nothing here."""
     headline: ClassVar[dict[str, str]]
     """Fields of its Evaluation that are said first, by what people call them."""
+    counted: ClassVar[str] = "images"
+    """What of each class is counted: a field of the class figures."""
     columns: ClassVar[dict[str, str]]
     """Fields of its ClassFigures in the table of the classes, likewise."""
 
