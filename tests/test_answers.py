@@ -108,8 +108,8 @@ def test_lines_are_aligned_and_not_broken(folder, capsys, monkeypatch):
 
 def test_a_line_names_the_likeliest_first():
     row = Prediction("a.jpg", ["cat", "dog", "emu"], [0.7, 0.2, 0.1])
-    assert answers_module.as_line(row, 8) == "a.jpg     cat 70.0 %            then dog 20.0 %, emu 10.0 %"
-    assert answers_module.as_line(Prediction("a.jpg", ["cat"], [1.0]), 0) == "a.jpg  cat 100.0 %"
+    assert row.line(8) == "a.jpg     cat 70.0 %            then dog 20.0 %, emu 10.0 %"
+    assert Prediction("a.jpg", ["cat"], [1.0]).line(0) == "a.jpg  cat 100.0 %"
 
 
 def test_precision_and_views_may_be_chosen(folder, capsys):

@@ -21,7 +21,7 @@ FLOORS = [
     {"evaluation_report"},
     {"evaluation_sizes"},
     {"training"},
-    {"benchmarking"},
+    {"benchmarking", "verb_options"},
     {"cli"},
 ]
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

@@ -19,9 +19,10 @@ from .errors import UsageError
 from .explaining.command import Folder, explain_files
 from .explaining.explanation import method_of, network_of
 from .machine import keep_freed_memory
-from .prediction import BATCH, Prediction, PredictionError, load
+from .prediction import BATCH, Prediction, PredictionError, load, read_picture
 
 ROW_GROUP = 10_000
+PICTURES_AT_ONCE = 8  # whose answers, in the photographs' own sizes, are in memory
 WIDEST = 48  # characters for a file's name in a line; longer ones push the rest of their line to the right
 
 
@@ -41,7 +42,8 @@ def predict_and_print(
     Args:
         images: Files, and folders of them.
         model: As in prediction.load.
-        out: File to write to; its ending is .csv, .jsonl or .parquet. It has its name only when it is complete.
+        out: File to write to; its ending is .csv, .jsonl or .parquet. It has its name only when it is complete. Where
+            answers are pictures, a folder for them; "predictions" by default.
         as_json: Print lines of JSON.
         topk: Classes to name.
         batch_size: Images at once.
@@ -54,14 +56,15 @@ def predict_and_print(
         UsageError: The ending of `out` is none of these.
     """
     keep_freed_memory()
-    if out is not None:
-        check_ending(Path(out))
     files = find_images(images)
     predictor = load(model, **options)
     if explain is not None:
         method_of(predictor, network_of(predictor), None)  # what cannot be explained is said before the work
     topk = min(topk, len(predictor.classes))
-    writer = None if out is None else writer_for(Path(out), topk)
+    pictures = Pictures(Path(out or "predictions")) if predictor.task.heads else None
+    writer = None if out is None or pictures is not None else writer_for(Path(out), topk)
+    if pictures is not None:
+        batch_size = min(batch_size, PICTURES_AT_ONCE)
     if model is None:
         known = f"{predictor.name} tells apart, and nothing else: {', '.join(predictor.classes)}"
         print(known, file=sys.stderr)
@@ -73,15 +76,19 @@ def predict_and_print(
         if row.error is not None:
             wrong.add(row.file)
             print(f"supertokenvit: {row.file}: {row.error}", file=sys.stderr)
+        if pictures is not None and row.error is None:
+            pictures.write(row)
         if writer is not None:
             continue
         if as_json:
             print(json_line(row))
         elif row.error is None:
-            print(as_line(row, width))
+            print(row.line(width))
     if writer is not None:
         seconds = time.monotonic() - began
         print(f"written: {out} ({len(files):,} images, {len(files) / max(seconds, 1e-9):,.0f} images/s)")
+    if pictures is not None and not as_json:
+        print(f"written: {pictures.folder}")
     if explain is not None:
         explain_files(predictor, [file for file in files if printable(file) not in wrong], Folder(Path(explain)))
         print(f"explained: {explain} (overlays, maps as .npy, explanations.png)", file=sys.stderr)
@@ -89,16 +96,9 @@ def predict_and_print(
         raise PredictionError(f"{len(wrong)} image{'s' * (len(wrong) > 1)} could not be read (named above)")
 
 
-def json_line(row: Prediction) -> str:
+def json_line(row: Any) -> str:
     """Writes an answer as one line of JSON."""
-    return json.dumps(asdict(row))
-
-
-def as_line(row: Prediction, width: int) -> str:
-    """Writes an answer as one line: file, likeliest class, and the others."""
-    answers = [f"{label} {100 * p:.1f} %" for label, p in zip(row.labels, row.probabilities, strict=True)]
-    rest = f"  then {', '.join(answers[1:])}" if len(answers) > 1 else ""
-    return f"{row.file:<{width}}  {answers[0]:<20}{rest}".rstrip()
+    return json.dumps(row.as_dict())
 
 
 def watched(rows: Iterator[Prediction], total: int, hidden: bool) -> Iterator[Prediction]:
@@ -107,6 +107,29 @@ def watched(rows: Iterator[Prediction], total: int, hidden: bool) -> Iterator[Pr
     console = user_console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=hidden or not is_watched(console)) as bar:
         yield from bar.track(rows, total=total)
+
+
+class Pictures:
+    """A folder of answers as pictures, each called after its photograph.
+
+    Args:
+        folder: Where to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.used = folder, set[str]()
+        if folder.suffix in WRITERS:
+            raise UsageError(f"--out {folder}: the answers are pictures: name a folder; --json prints figures")
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, row: Any) -> None:
+        """Writes the pictures of an answer."""
+        stem, number = Path(row.file).stem, 2
+        while stem in self.used:
+            stem, number = f"{Path(row.file).stem}-{number}", number + 1
+        self.used.add(stem)
+        for suffix, picture in row.pictures(read_picture(row.file)).items():
+            picture.save(self.folder / f"{stem}{suffix}.png")
 
 
 class Writer(ABC):

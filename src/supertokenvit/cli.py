@@ -6,16 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import __version__
-
-# with a type beside them, jsonargparse's help would show the function that checks the choices
-SIDE = "Side of the images that the model sees, in pixels; that of its training"
-SIZES = "Sides, as 160,192,224: accuracy, speed and operations at each"
-KEEP = "Use the model at this of the sizes from now on; best: the most accurate on the validation images"
-METHODS = ["composed", "gradient", "attention", "integrated", "occlusion", "gradcam"]
-METHOD: dict[str, Any] = dict(choices=METHODS, default=None, help="How; composed, and gradcam for other families")
-RIVALS = "timm names, run folders, .onnx or .xml files; NAME:KEY=VALUE,... for one with settings of its own: "
-RIVALS += "engine, dtype, channels_last, fused, reparam, by_convolution, or an argument of the model"
-MODEL = "Run folder, or a model that comes with the package"
+from .verb_options import ANSWERS, KEEP, METHOD, MODEL, RIVALS, SIDE, SIZES, SPLIT, add_use
 
 
 def train(argv: Sequence[str]) -> None:
@@ -48,7 +39,7 @@ def evaluate(argv: Sequence[str]) -> None:
     parser = parser_of("evaluate")
     parser.add_argument("--model", type=str, required=True, help=MODEL)
     parser.add_argument("--data", type=str, default=None, help="Images, as in training; those of the run")
-    parser.add_argument("--split", choices=["val", "test", "train"], help="Split of it; test, or else val, or else all")
+    parser.add_argument("--split", **SPLIT)
     add_use(parser)
     parser.add_argument("--sizes", type=str, default=None, help=SIZES)
     parser.add_argument("--keep_size", type=str, default=None, help=KEEP)
@@ -68,7 +59,7 @@ def predict(argv: Sequence[str]) -> None:
     parser = parser_of("predict")
     parser.add_argument("images", type=str, nargs="+", help="Files, or folders of them")
     parser.add_argument("--model", type=str, default=None, help=f"{MODEL}; the best of those")
-    parser.add_argument("--out", type=str, default=None, help="File for the answers: .csv, .jsonl or .parquet")
+    parser.add_argument("--out", type=str, default=None, help=ANSWERS)
     parser.add_argument("--json", action="store_true", help="Print a line of JSON for each image")
     parser.add_argument("--topk", type=PositiveInt, default=5, help="Classes to name")
     parser.add_argument("--explain", type=str, default=None, help="Folder for pictures of what spoke for each answer")
@@ -152,18 +143,6 @@ def parser_of(verb: str, **options: Any) -> Any:
 
     text = VERBS[verb][1]
     return Parser(prog=f"supertokenvit {verb}", description=f"{text[0].upper()}{text[1:]}.", **options)
-
-
-def add_use(parser: Any) -> None:
-    """Adds the options that say how a trained model looks at images."""
-    from .command_line import PositiveInt
-
-    parser.add_argument("--img_size", type=PositiveInt, default=None, help=SIDE)
-    parser.add_argument("--resize", choices=["center", "squash", "border", "keep"], help="How; keep: in their shape")
-    parser.add_argument("--tta", choices=["none", "flip", "shift"], help="Views of an image; as the training set them")
-    parser.add_argument("--precision", choices=["fp32", "bf16", "auto"], default="fp32", help="auto: bf16 if faster")
-    parser.add_argument("--batch_size", type=PositiveInt, default=64, help="Images at once")
-    parser.add_argument("--device", type=str, default=None, help="cpu, cuda, mps")
 
 
 def usage() -> str:

@@ -93,7 +93,7 @@ def evaluate_sizes_and_write(
         check_own(model)
     keep_freed_memory()
     console = console or user_console()
-    named = {"tta", "resize", "device", "precision"} & set(options)
+    named = {"tta", "resize", "threshold", "device", "precision"} & set(options)
     loading: dict[str, Any] = {name: options.pop(name) for name in named}
     trained = load_model(model)
     source, split, left_out = open_labelled(model, trained.card, data, split)
@@ -102,7 +102,7 @@ def evaluate_sizes_and_write(
     rows = measured(model, wanted, source, loading, options)
     predictor = load(model, img_size=wanted[0], **loading)
     about = {"model": model, "weights": digest_of(model), "data": data or str(trained.card.data), "split": split}
-    about |= {"sizes": wanted, "resize": predictor.preprocess.mode, "tta": predictor.card.tta}
+    about |= {"sizes": wanted, "resize": predictor.data_config["crop_mode"], "tta": predictor.card.tta}
     about |= {"precision": loading.get("precision", "fp32")}
     folder = RunFolder(out or home_of(model))
     folder.path.mkdir(parents=True, exist_ok=True)

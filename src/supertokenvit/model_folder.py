@@ -37,7 +37,8 @@ class ModelCard:
     """What a training wrote down about its model, besides weights, classes and preprocessing."""
 
     task: str = "classification"
-    """What the model answers: "classification" (one label for each image), "multi-label" or "segmentation"."""
+    """What the model answers: "classification" (one label for each image), "multi-label", "segmentation" or
+    "detection"."""
     tta: str = "none"
     """Views of an image over which the answer is the mean: "none", "flip" or "shift"."""
     data: str | None = None
@@ -57,6 +58,8 @@ class ModelCard:
     temperature: float = 1.0
     """By what the classifier's weights were divided at the end of the training, so that probabilities are neither too
     sure nor too unsure; it was fitted on the validation images."""
+    threshold: float | None = None
+    """Detection: score from which on boxes are shown, where the mean F1 of the validation images is best."""
     steps: int | None = None
     """Training steps behind the weights."""
     scores: dict[str, float] = field(default_factory=dict)

@@ -1,11 +1,10 @@
 """Images in, answers out: the one path that every use of a trained model takes."""
 
-import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -25,31 +24,20 @@ from .model_folder import ModelCard, TrainedModel, load_model, read_config, ship
 from .preprocessing import WASTE, alike, normalize, padded, together, views
 from .products import convolution_pays
 from .run_folder import RunFolder
+from .tasks import Labels, Prediction
 
 Picture = str | os.PathLike | bytes | Image.Image | np.ndarray
+__all__ = ["Prediction", "Predictor", "load", "read_picture"]
 Views = Literal["none", "flip", "shift"]
 Resize = Literal["center", "squash", "border", "keep"]
 Network = Callable[[Tensor], Tensor]
+Sized = tuple[Tensor, tuple[int, int]]
 BATCH = 64  # larger ones gain nothing on a CPU, and rows come later
 AHEAD = 4  # batches that are decoded before the network asks for them
 
 
 class PredictionError(UserError):
     """A request that cannot be answered at all."""
-
-
-@dataclass
-class Prediction:
-    """The answer for one image: the likeliest classes with their probabilities, or what is wrong with it."""
-
-    file: str
-    """Path of the image, or "image N" for one that came without a path (N counts from 0)."""
-    labels: list[str]
-    """The likeliest classes, the likeliest first."""
-    probabilities: list[float]
-    """Their probabilities."""
-    error: str | None = None
-    """Why there is no answer."""
 
 
 class Predictor:
@@ -68,7 +56,7 @@ class Predictor:
     ) -> None:
         self.network, self.classes, self.data_config, self.card = network, classes, data_config, card
         self.name = name
-        self.task: Any = TASKS[card.task]()
+        self.task: Any = TASKS[card.task](threshold=card.threshold)
         self.preprocess = self.task.preprocess(data_config)
 
     @classmethod
@@ -141,7 +129,7 @@ class Predictor:
             total = total + several[0][0] * network(batch, sizes).float().cpu()
         return total
 
-    def __call__(self, images: Picture | Iterable[Picture], topk: int = 5) -> list[Prediction]:
+    def __call__(self, images: Picture | Iterable[Picture], topk: int = 5) -> list[Any]:
         """Answers for one image or several.
 
         Args:
@@ -149,12 +137,13 @@ class Predictor:
             topk: Classes to name.
 
         Returns:
-            One answer for each image, in order; one that cannot be read has its `error` set.
+            One answer for each image, in order: a Prediction, or what else the task answers (dense.MaskPrediction). One
+            that cannot be read has its `error` set.
         """
         one = isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray))
         return list(self.predict([images] if one else images, topk))  # type: ignore[list-item, arg-type]
 
-    def predict(self, images: Iterable[Picture], topk: int = 5, batch_size: int = BATCH) -> Iterator[Prediction]:
+    def predict(self, images: Iterable[Picture], topk: int = 5, batch_size: int = BATCH) -> Iterator[Any]:
         """Answers one image after the other, as they come: threads decode the next ones while the network computes.
 
         Args:
@@ -164,22 +153,14 @@ class Predictor:
         """
         topk = min(topk, len(self.classes))
         for names, pixels in self._decoded(images, batch_size):
-            whole = [image for image in pixels if isinstance(image, Tensor)]
+            whole = [(name, *image) for name, image in zip(names, pixels, strict=True) if not isinstance(image, str)]
             if whole:
                 with torch.inference_mode():
-                    top = self.task.probabilities(self.logits(together(whole))).topk(topk)
-                answers = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+                    answers = iter(self.task.predictions(self, *map(list, zip(*whole, strict=True)), topk))
             for name, image in zip(names, pixels, strict=True):
-                if isinstance(image, str):
-                    yield Prediction(name, [], [], image)
-                else:
-                    indices, values = next(answers)
-                    if all(map(math.isfinite, values)):
-                        yield Prediction(name, [self.classes[i] for i in indices], values)
-                    else:
-                        yield Prediction(name, [], [], "the network's answer is no number")
+                yield self.task.unanswered(name, image) if isinstance(image, str) else next(answers)
 
-    def _decoded(self, images: Iterable[Picture], batch_size: int) -> Iterator[tuple[list[str], list["Tensor | str"]]]:
+    def _decoded(self, images: Iterable[Picture], batch_size: int) -> Iterator[tuple[list[str], list["Sized | str"]]]:
         """Batches of names with preprocessed images, or what is wrong with them, a few batches ahead of the caller."""
         waiting: deque[Future] = deque()
         numbered = enumerate(images)
@@ -198,13 +179,14 @@ class Predictor:
                 for future in waiting:
                     future.cancel()
 
-    def _look(self, batch: Sequence[tuple[int, Picture]]) -> tuple[list[str], list["Tensor | str"]]:
-        """Names of pictures, and each as uint8 [3, S, S] or what is wrong with it."""
-        names, pixels = [], list[Tensor | str]()
+    def _look(self, batch: Sequence[tuple[int, Picture]]) -> tuple[list[str], list["Sized | str"]]:
+        """Names of pictures, and each as uint8 [3, H, W] with its size as it was, or what is wrong with it."""
+        names, pixels = [], list[Sized | str]()
         for number, picture in batch:
             names.append(printable(picture) if isinstance(picture, (str, os.PathLike)) else f"image {number}")
             try:
-                pixels.append(self.preprocess(read_picture(picture, self.preprocess.enough)))
+                image = read_picture(picture, self.preprocess.enough)
+                pixels.append((self.preprocess(image), image.size))
             except BadImage as error:
                 pixels.append(error.reason)
             except OSError as error:
@@ -241,6 +223,7 @@ def load(
     img_size: int | None = None,
     tta: Views | None = None,
     resize: Resize | None = None,
+    threshold: float | None = None,
     device: str | None = None,
     precision: Literal["fp32", "bf16", "auto"] = "fp32",
 ) -> Predictor:
@@ -253,6 +236,8 @@ def load(
         tta: Views of an image over which the answer is the mean; those that the training set by default.
         resize: How images get their size: "center" cuts the centre out, "squash" distorts, "border" adds a border,
             "keep" keeps their shape, with nothing cut off (see preprocessing.Preprocess); as trained by default.
+        threshold: Detection: score from which on boxes are answered; the one that fitted the validation images by
+            default.
         device: cpu, cuda, mps; the best there is by default.
         precision: "bf16" computes with less precision, "auto" does so where this machine gains by it.
 
@@ -272,13 +257,25 @@ def load(
         raise UsageError(f"resize={resize}: must be center, squash, border or keep")
     trained = load_model(shipped_model() if run is None else run, img_size)
     if resize is not None:
+        refuse_resize(trained, resize)
         trained = replace(trained, data_config=trained.data_config | {"crop_mode": resize})
-    architecture = read_config(trained.path)[1]["architecture"]
-    registered = get_pretrained_cfg(architecture)  # config.json does not say it
-    if resize == "keep" and registered is not None and registered.fixed_input_size:
-        raise UsageError(f"resize=keep: {architecture} takes square images of one size only")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UsageError(f"threshold={threshold}: must be from 0 to 1")
+    if threshold is not None and trained.card.task != "detection":
+        raise UsageError(f"threshold={threshold}: only for detection, not for {trained.card.task}")
     card = trained.card if tta is None else replace(trained.card, tta=tta)
+    card = card if threshold is None else replace(card, threshold=threshold)
     where = best_device(device)
     precision = best_precision(where)[0] if precision == "auto" else precision
     by_convolution = where.type == "cpu" and precision == "fp32" and convolution_pays()
     return Predictor.of(replace(trained, card=card), where, precision, by_convolution=by_convolution)
+
+
+def refuse_resize(trained: TrainedModel, resize: str) -> None:
+    """Raises UsageError for a way of resizing that a model cannot take."""
+    if not issubclass(TASKS[trained.card.task], Labels):
+        raise UsageError(f"resize={resize}: not for {trained.card.task}, which always sees the whole photograph")
+    architecture = read_config(trained.path)[1]["architecture"]
+    registered = get_pretrained_cfg(architecture)  # config.json does not say it
+    if resize == "keep" and registered is not None and registered.fixed_input_size:
+        raise UsageError(f"resize=keep: {architecture} takes square images of one size only")

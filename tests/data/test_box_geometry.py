@@ -1,16 +1,16 @@
 """Boxes follow what is painted in them."""
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as V
 
 from supertokenvit.data.augmentation import sample_generator
-from supertokenvit.data.box_geometry import BoxCrop, seen, shrunk, to_canvas, to_photograph
+from supertokenvit.data.box_geometry import BoxCrop, KeepBoxes, Whole, scaled, seen
 from supertokenvit.data.boxes import Boxes
-from supertokenvit.preprocessing import Box, Preprocess
+from supertokenvit.data.splits import read_splits
+from tests.data.box_folders import some_boxes, thing, write_voc, xml
 
 GREY, RED = (128, 128, 128), (250, 10, 10)
 sizes = st.tuples(st.integers(24, 90), st.integers(24, 90))
@@ -62,30 +62,35 @@ def test_the_same_generator_gives_the_same_part_and_others_differ():
 def test_without_a_crop_the_whole_image_is_seen_as_evaluation_sees_it():
     """Training's plain crop and the evaluation's preprocessing put an image and its boxes at the same place."""
     image, target = painted((48, 64), (10, 20, 40, 44))
-    config = dict(input_size=(3, 32, 32), interpolation="bilinear", crop_pct=1.0, crop_mode="border", mean=(0.5,) * 3)
-    preprocess = Preprocess(config)
-    shown = preprocess.box((64, 48))
-    there = to_canvas(torch.as_tensor(target.boxes), shown, (32, 32))
-    plain, moved = BoxCrop("none", (32, 32), 1.0, GREY)(image, target, sample_generator(0, 0, 0), False)
-    assert torch.allclose(there, torch.as_tensor(moved.boxes), atol=0.51)
-    evaluated = preprocess(V.to_pil_image(image))
+    whole = Whole({"input_size": (3, 32, 32), "interpolation": "bilinear"}, 8)
+    evaluated = whole(V.to_pil_image(image))
+    plain, moved = BoxCrop("none", (24, 32), 1.0, GREY)(image, target, sample_generator(0, 0, 0), False)
+    assert evaluated.shape == plain.shape == (3, 24, 32)
     assert red_in(evaluated) == red_in(plain)
-    assert evaluated.shape == plain.shape and (evaluated.int() - plain.int()).abs().float().mean() < 3
+    assert np.allclose(scaled(target.boxes, (64, 48), (32, 24)), moved.boxes, atol=1e-5)
 
 
-@given(size=sizes, canvas=sizes, place=st.tuples(*[st.floats(0, 1)] * 4))
-def test_boxes_on_the_canvas_find_their_way_back(size, canvas, place):
-    config = dict(input_size=(3, *canvas), interpolation="bilinear", crop_pct=1.0, crop_mode="border", mean=(0.5,) * 3)
-    shown = Preprocess(config).box((size[1], size[0]))
-    x, y = sorted(place[::2]), sorted(place[1::2])
-    box = torch.tensor([[x[0] * size[1], y[0] * size[0], x[1] * size[1], y[1] * size[0]]])
-    back = to_photograph(to_canvas(box, shown, canvas), shown, canvas, (size[1], size[0]))
-    assert torch.allclose(back, box, atol=1e-3)
+@given(size=sizes, side=st.integers(32, 96))
+def test_a_photograph_keeps_its_shape(size, side):
+    image, target = painted(size, (0, 0, size[1], size[0]))
+    whole = Whole({"input_size": (3, side, side), "interpolation": "bicubic"}, 8)
+    seen_there = whole(V.to_pil_image(image))
+    width, height = whole.size_of((size[1], size[0]))
+    assert seen_there.shape == (3, height, width) and width % 8 == height % 8 == 0
+    assert abs(max(width, height) - side) <= 4
+    assert abs(width / height - size[1] / size[0]) <= 8.5 * size[1] / size[0] / min(width, height)
+    assert np.allclose(scaled(target.boxes, (size[1], size[0]), (width, height)), [[0, 0, width, height]])
 
 
-def test_boxes_beyond_a_photograph_are_clipped_to_it():
-    back = to_photograph(torch.tensor([[-5.0, -5.0, 99.0, 99.0]]), Box(0, 0, 20, 20), (40, 40), (20, 10))
-    assert back.tolist() == [[0, 0, 20, 10]]
+def test_loading_shrinks_long_images_with_their_boxes_and_drops_crowds(tmp_path):
+    write_voc(tmp_path / "data", {"train": some_boxes(2)})
+    more = thing("red", (1, 1, 9, 9), "<difficult>1</difficult>")
+    (tmp_path / "data" / "Annotations" / "001.xml").write_text(xml(some_boxes(2)[1], more=more))
+    source = read_splits(str(tmp_path / "data")).splits["train"]
+    image, target = KeepBoxes(source, 32)(1)
+    assert image.shape == (3, 24, 32)
+    assert len(source.target(1).boxes) == 3 and np.allclose(target.boxes, source.target(1).boxes[:2] / 2)
+    assert KeepBoxes(source, 500)(1)[0].shape == (3, 48, 64)
 
 
 def test_what_is_cut_to_nearly_nothing_is_dropped():
@@ -103,9 +108,3 @@ def test_images_without_boxes_stay_so():
     _, target = BoxCrop("resized", (32, 32), 0.35, GREY)(painted((40, 40), (1, 1, 9, 9))[0], empty,
                                                           sample_generator(0, 0, 0), True)  # fmt: skip
     assert target.boxes.shape == (0, 4) and target.labels.dtype == np.int64
-
-
-@pytest.mark.parametrize("factor", [0.5, 2.0])
-def test_boxes_shrink_with_their_image(factor):
-    _, target = painted((40, 60), (10, 20, 30, 40))
-    assert shrunk(target, (factor, 2 * factor)).boxes.tolist() == [[10 * factor, 40 * factor, 30 * factor, 80 * factor]]

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from supertokenvit.data.boxes import known_size, size_of
 from supertokenvit.data.decode import BadImage
-from supertokenvit.data.sources import DataError
+from supertokenvit.data.sources import DataError, Subset
 from supertokenvit.data.splits import fingerprint, open_splits, read_splits
 from tests.data.box_folders import coco, picture, some_boxes, thing, write_coco, write_voc, xml
 
@@ -194,6 +195,14 @@ def test_an_image_of_another_size_than_annotated_is_not_used(tmp_path):
     with pytest.raises(BadImage, match="annotated at 64 x 48 pixels, and has 48 x 64"):
         source.image(0)
     source.image(1)
+
+
+def test_sizes_are_known_from_annotations_and_else_from_images(tmp_path):
+    write_voc(tmp_path / "data", {"train": some_boxes(2)})
+    (tmp_path / "data" / "Annotations" / "001.xml").write_text("<annotation><size><width>0</width></size></annotation>")
+    source = Subset(read_splits(str(tmp_path / "data")).splits["train"], [1, 0])
+    assert [known_size(source, i) for i in range(2)] == [None, (64, 48)]
+    assert [size_of(source, i) for i in range(2)] == [(64, 48)] * 2
 
 
 def test_boxes_belong_to_the_upright_photograph(tmp_path):

@@ -5,7 +5,7 @@ import timm
 import torch
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from supertokenvit.dense.detector import HEADS, Detector, Pyramid
+from supertokenvit.dense.detector import HEADS, MOST_BOXES, Detector, Pyramid, found_in
 
 STT = {"width": 32, "heads": 2, "local_layers": 1, "global_layers": 1, "class_layers": 1}
 BACKBONES = {"stt_t": STT | {"img_size": 64}, "resnet10t": {}, "test_vit": {"img_size": 64}, "stt_nano": STT}
@@ -13,7 +13,7 @@ BACKBONES = {"stt_t": STT | {"img_size": 64}, "resnet10t": {}, "test_vit": {"img
 
 def detector(head="fcos", name="resnet10t", classes=3):
     torch.manual_seed(0)
-    return Detector(timm.create_model(name, features_only=True, **BACKBONES[name]), head, classes)
+    return Detector(name, classes, head, **BACKBONES[name])
 
 
 def batch(count=2, size=(64, 96)):
@@ -27,20 +27,19 @@ def batch(count=2, size=(64, 96)):
 def test_losses_and_boxes_equal_those_of_torchvisions_own_call(head):
     model = detector(head)
     images, targets = batch()
-    losses, found = model(images, targets)
-    assert not found and all(loss.ndim == 0 and loss > 0 for loss in losses.values())
+    losses = model(images, targets)
+    assert all(loss.ndim == 0 and loss > 0 for loss in losses.values())
     model.net.transform = GeneralizedRCNNTransform(64, 96, [0.0] * 3, [1.0] * 3, _skip_resize=True)
     theirs = model.net(list(images), targets)
     assert losses.keys() == theirs.keys()
     for name, loss in losses.items():
         torch.testing.assert_close(loss, theirs[name])
-    for part in (model.net.head.classification_head.cls_logits,):
-        torch.nn.init.normal_(part.weight, std=0.3)  # so that something is found
+    torch.nn.init.normal_(model.net.head.classification_head.cls_logits.weight, std=0.3)  # so that something is found
     model.eval()
     with torch.no_grad():
-        losses, found = model(images, targets)
+        found = [found_in(rows) for rows in model(images)]
         theirs = model.net(list(images))
-    assert losses and all(len(f.scores) > 5 for f in found)
+    assert all(5 < len(f.scores) <= MOST_BOXES for f in found)
     for mine, other in zip(found, theirs, strict=True):
         torch.testing.assert_close(mine._asdict(), other)
         assert (mine.scores.diff() <= 0).all() and set(mine.labels.tolist()) <= {0, 1, 2}
@@ -50,7 +49,7 @@ def test_losses_and_boxes_equal_those_of_torchvisions_own_call(head):
 @pytest.mark.parametrize("name", ["stt_t", "resnet10t", "stt_nano"])
 def test_every_parameter_learns(head, name):
     model = detector(head, name)
-    losses, _ = model(*batch())
+    losses = model(*batch())
     sum(losses.values()).backward()
     assert not [n for n, p in model.named_parameters() if p.grad is None]
 
@@ -63,20 +62,41 @@ def test_levels_are_those_of_the_backbone_from_stride_8_and_one_more():
     assert [tuple(m.shape) for m in maps.values()] == [(1, 32, 16, 16), (1, 32, 8, 8)]
 
 
-def test_no_target_no_loss_and_empty_images_are_answered():
+def test_answers_that_are_no_numbers_are_seen():
     model = detector().eval()
     with torch.no_grad():
-        losses, found = model(torch.zeros(2, 3, 64, 64))
-    assert losses == {} and len(found) == 2 and found[0].boxes.shape[1:] == (4,)
+        model.net.head.classification_head.cls_logits.bias[1] = float("nan")
+        assert model(torch.zeros(1, 3, 64, 64))[0, :, 4].isnan().all()
+
+
+@pytest.mark.parametrize("name", ["stt_t", "resnet10t", "test_vit"])
+def test_parts_have_the_names_that_optimiser_and_freezing_ask_for(name):
+    model = detector(name=name)
+    names, parameters = dict(model.named_modules()), dict(model.named_parameters())
+    ends = [*model.pretrained_cfg["first_conv"], *model.pretrained_cfg["classifier"]]
+    assert len(ends) == 4 and all(isinstance(names[end], torch.nn.Conv2d) for end in ends)
+    assert model.no_weight_decay() <= parameters.keys()
+    assert ("net.backbone.backbone.windows.positions.weight" in model.no_weight_decay()) == (name == "stt_t")
+    kept = {id(p) for part in model.get_classifier() for p in part.parameters()}
+    backbone = {id(p) for p in model.net.backbone.backbone.parameters()}
+    assert not kept & backbone and len(kept | backbone) == len(parameters)
+
+
+def test_images_of_nothing_have_rows_without_a_box():
+    model = detector().eval()
+    with torch.no_grad():
+        rows = model(torch.zeros(2, 3, 64, 64))
+    assert rows.shape == (2, MOST_BOXES, 6)
+    assert found_in(torch.zeros(MOST_BOXES, 6)).boxes.shape == (0, 4)
 
 
 def test_the_loss_is_exact_in_bf16():
     """The answers of the head are float32: a sum over thousands of places in bf16 is off by a percent."""
     model = detector()
     images, targets = batch()
-    exact = model(images, targets)[0]
+    exact = model(images, targets)
     with torch.autocast("cpu", torch.bfloat16):
-        rough = model(images, targets)[0]
+        rough = model(images, targets)
     for name, loss in rough.items():
         assert loss.dtype == torch.float32
         torch.testing.assert_close(loss, exact[name], rtol=0.02, atol=0.01)
@@ -92,13 +112,13 @@ def test_a_small_picture_is_learned():
     ]
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
     for _ in range(60):
-        loss = sum(model(images, targets)[0].values())
+        loss = sum(model(images, targets).values())
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     model.eval()
     with torch.no_grad():
-        found = model(images)[1]
+        found = [found_in(rows) for rows in model(images)]
     for f, target in zip(found, targets, strict=True):
         assert f.labels[0] == target["labels"][0]
         assert (f.boxes[0] - target["boxes"][0]).abs().max() < 4, f.boxes[0]

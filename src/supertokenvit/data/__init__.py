@@ -8,6 +8,7 @@ layout          Finds splits and classes in the paths of files.
 readers         Reads single files out of folders and archives.
 archives        Lists the files in archives.
 tables          Makes sources of tables of labels.
+masks           Makes sources of images with masks.
 boxes           Makes sources of images with boxes.
 pascal_voc      Reads boxes of Pascal VOC.
 coco            Reads boxes of COCO.
@@ -19,6 +20,8 @@ splits          Opens a data set and cuts it into train, val and test.
 augmentation    Changes training images at random.
 box_geometry    Moves images and their boxes together.
 loading         Makes batches.
+joint           Changes images together with what is marked on them.
+box_checking    Names what is wrong with boxes.
 checking        Names what is wrong with a data set.
 
 Imports run up this table only.

@@ -1,14 +1,18 @@
-"""Moves images and their boxes together: random parts for training, and the way back to a photograph's pixels."""
+"""Moves images and their boxes together."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+from timm.data.transforms import str_to_pil_interp
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
 from ..preprocessing import Box
 from .boxes import Boxes
+from .sources import Source
 
 SMALLEST = 2.0  # pixels of a side below which a box that was cut is dropped, and
 VISIBLE = 0.1  # the share of its area: both are what ultralytics takes
@@ -100,26 +104,63 @@ def seen(boxes: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarr
     return clipped[kept], kept
 
 
-def shrunk(target: Boxes, factor: tuple[float, float]) -> Boxes:
-    """Returns boxes for an image whose width and height were multiplied."""
-    return target._replace(boxes=(target.boxes * np.array(factor * 2)).astype(np.float32))
-
-
-def to_photograph(boxes: Tensor, shown: Box, canvas: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Turns boxes [n, 4] on a canvas into pixels of the photograph, clipped to it.
+def scaled(boxes: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
+    """Returns boxes [n, 4] of an image for the same image at another size.
 
     Args:
-        boxes: In pixels of the canvas.
-        shown: The part of the photograph that the canvas shows (preprocessing.Preprocess.box).
-        canvas: Height and width of the canvas.
-        size: Width and height of the photograph.
+        boxes: In pixels of the image.
+        old: Its width and height.
+        new: The width and height that it gets.
     """
-    x, y = (shown.right - shown.left) / canvas[1], (shown.bottom - shown.top) / canvas[0]
-    moved = boxes * boxes.new_tensor([x, y, x, y]) + boxes.new_tensor([shown.left, shown.top] * 2)
-    return moved.clamp(min=0).minimum(boxes.new_tensor([*size, *size]))
+    return (boxes * np.array([new[0] / old[0], new[1] / old[1]] * 2)).astype(np.float32)
 
 
-def to_canvas(boxes: Tensor, shown: Box, canvas: tuple[int, int]) -> Tensor:
-    """Turns boxes [n, 4] of a photograph into pixels of the canvas; the reverse of to_photograph, without clipping."""
-    x, y = canvas[1] / (shown.right - shown.left), canvas[0] / (shown.bottom - shown.top)
-    return (boxes - boxes.new_tensor([shown.left, shown.top] * 2)) * boxes.new_tensor([x, y, x, y])
+class Whole:
+    """Turns a whole photograph into what a detector sees: its longer side becomes S pixels, its shape stays.
+
+    Both sides are rounded to multiples of `multiple` pixels.
+
+    Args:
+        config: A timm data config: input_size, interpolation.
+        multiple: In pixels.
+    """
+
+    enough = None  # boxes are in the photograph's own pixels, so it is decoded wholly
+
+    def __init__(self, config: dict[str, Any], multiple: int) -> None:
+        self.side: int = max(config["input_size"][-2:])
+        self.multiple, self.interpolation = multiple, str_to_pil_interp(config["interpolation"])
+
+    def size_of(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height of what the network sees of a photograph of that width and height."""
+        width, height = (self.multiple * max(1, round(n * self.side / max(size) / self.multiple)) for n in size)
+        return width, height
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Turns an RGB image of any size into uint8 [3, H, W]."""
+        return V.pil_to_tensor(image.resize(self.size_of(image.size), self.interpolation))
+
+
+class KeepBoxes:
+    """Loads images with their boxes, the longer side shrunk to `side` pixels if it is longer; without crowds.
+
+    Args:
+        source: Of detection.
+        side: In pixels.
+    """
+
+    def __init__(self, source: Source, side: int) -> None:
+        self.source, self.side = source, side
+
+    def __call__(self, i: int) -> tuple[Tensor, Boxes]:
+        """Returns uint8 [3, H, W] and its boxes.
+
+        Raises:
+            BadImage: The image cannot be used.
+        """
+        image, target = self.source.image(i), self.source.target(i)
+        factor = min(1.0, self.side / max(image.size))
+        width, height = (max(1, round(n * factor)) for n in image.size)
+        pixels = V.pil_to_tensor(image if factor == 1 else V.resize(image, [height, width], antialias=True))
+        boxes = scaled(target.boxes, image.size, (width, height))[~target.crowd]
+        return pixels, Boxes(boxes, target.labels[~target.crowd], target.crowd[~target.crowd])

@@ -9,7 +9,7 @@ from PIL import Image
 
 from .decode import BadImage, decode, printable
 from .listing import counted
-from .sources import Files, Reader, Stored
+from .sources import Files, Reader, Source, Stored, Subset
 
 
 class Boxes(NamedTuple):
@@ -62,7 +62,7 @@ class BoxFiles(Files):
         found: The boxes.
 
     Attributes:
-        faults: What of the annotations is not used: kinds with names.
+        faults: What of all annotations of the data set is not used: kinds with names.
     """
 
     def __init__(self, reader: Reader, classes: list[str], found: Annotations) -> None:
@@ -111,18 +111,48 @@ class BoxFiles(Files):
         return image
 
 
-def stored_boxes(found: dict[str, Annotations], make: Callable[[list[str]], Reader], left_out: list[str]) -> Stored:
+def stored_boxes(
+    found: dict[str, Annotations], make: Callable[[list[str]], Reader], faults: dict[str, list[str]]
+) -> Stored:
     """Makes a source of each split; all splits have the same classes, those that have a box somewhere.
 
     Args:
         found: The boxes of each split.
         make: Makes a reader of a list of files.
-        left_out: What else a person should know, a line for each.
+        faults: What else is not used: kinds with names.
     """
     classes = sorted({name for split in found.values() for name in split.names})
     splits = {name: BoxFiles(make(split.files), classes, split) for name, split in found.items()}
-    faults: dict[str, list[str]] = {}
+    together: dict[str, list[str]] = {}
+    for each in (*(source.faults for source in splits.values()), faults):
+        for kind, names in each.items():
+            together.setdefault(kind, []).extend(names)
     for source in splits.values():
-        for kind, names in source.faults.items():
-            faults.setdefault(kind, []).extend(names)
-    return Stored(dict(splits), [counted(kind, names) for kind, names in faults.items()] + left_out)
+        source.faults = together
+    return Stored(dict(splits), [counted(kind, names) for kind, names in together.items()])
+
+
+def box_files(source: Source) -> BoxFiles:
+    """Returns the files that a source of images with boxes, or a part of one, comes from."""
+    return _original(source, 0)[0]
+
+
+def known_size(source: Source, i: int) -> tuple[int, int] | None:
+    """Returns width and height of an image as its annotation says them, if it does."""
+    files, i = _original(source, i)
+    width, height = map(int, files.sizes[i])
+    return (width, height) if width and height else None
+
+
+def size_of(source: Source, i: int) -> tuple[int, int]:
+    """Returns width and height of an image, for which it is decoded if its annotation does not say them."""
+    return known_size(source, i) or source.image(i).size
+
+
+def _original(source: Source, i: int) -> tuple[BoxFiles, int]:
+    """The files that a part of them comes from, and the place of an image there."""
+    while isinstance(source, Subset):
+        i = int(source.indices[i]) if len(source) else i
+        source = source.source
+    assert isinstance(source, BoxFiles)
+    return source, i

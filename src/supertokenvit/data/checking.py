@@ -13,6 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ..console import is_watched, say, user_console
+from .box_checking import named_faults, odd_boxes, print_boxes
 from .decode import BadImage, in_threads
 from .sources import DataError, Source
 from .splits import open_splits
@@ -99,7 +100,12 @@ def check(data: str | os.PathLike, *, workers: int | None = None, console: Conso
     report.fatal += too_few_classes(splits.train, findings["train"])
     report.duplicates = find_duplicates(sources, findings)
     report.strange += odd_classes(sources, splits.val_is_own)
-    report.strange += [f"left out: {line}" for line in splits.left_out]
+    if splits.train.task == "detection":
+        report.strange += named_faults(splits.train, splits.left_out)
+        for name, source in sources.items():
+            report.strange += odd_boxes(source, [finding.size for finding in findings[name]])
+    else:
+        report.strange += [f"left out: {line}" for line in splits.left_out]
     if splits.val is None:
         report.fatal.append("every class has a single image, so that none is left for validation")
     for name, source in sources.items():
@@ -214,6 +220,8 @@ def print_report(
         table.add_row(escape(classes[k]), *(str(numbers[name][k]) for name in sources))
     table.add_row("all", *(f"{len(source):,}" for source in sources.values()), style="bold")
     console.print(table)
+    if sources["train"].task == "detection":
+        print_boxes(sources, console)
     sides = [min(f.size) for found in findings.values() for f in found if f.size]
     buckets = Counter(next((edge for edge in (32, 64, 128, 256, 512, 1024, 2048) if side <= edge), 0) for side in sides)
     table = Table("shorter side", "images", title="sizes")

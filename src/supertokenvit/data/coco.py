@@ -6,7 +6,7 @@ from typing import Any
 
 from .boxes import Annotations
 from .decode import printable
-from .listing import counted, has_image_ending
+from .listing import has_image_ending
 from .sources import DataError, class_name, split_of
 
 ANNOTATIONS, INSTANCES = "annotations", "instances"
@@ -65,7 +65,7 @@ def _parsed(content: bytes, name: str) -> dict[str, Any] | None:
 
 def read_coco(
     files: Sequence[str], tables: dict[str, tuple[str, dict[str, Any]]]
-) -> tuple[dict[str, Annotations], list[str]]:
+) -> tuple[dict[str, Annotations], dict[str, list[str]]]:
     """Reads the boxes of each split.
 
     Args:
@@ -73,13 +73,13 @@ def read_coco(
         tables: From find_box_tables.
 
     Returns:
-        The splits, and lines that say what is left out.
+        The splits, and what else is not used: kinds with names.
 
     Raises:
         DataError: An entry for an image or a class is damaged.
     """
     images = {file for file in files if has_image_ending(file.rpartition("/")[2])}
-    found, named, left_out, classes = {}, set[str](), list[str](), dict[str, bool]()
+    found, named, classes = dict[str, Annotations](), set[str](), dict[str, bool]()
     for split, (table, content) in tables.items():
         try:
             found[split] = _read_split(table, content, split, images)
@@ -91,13 +91,11 @@ def read_coco(
         for entry in content["categories"]:
             name = _name(entry)
             classes[name] = classes.get(name, False) or name in used
-    bare = [name for name, used in classes.items() if not used]
-    if bare:
-        left_out.append(counted("class without a box", bare))
-    unnamed = sorted(images - named)
-    if unnamed:
-        left_out.append(counted("image that no annotation names", unnamed))
-    return found, left_out
+    faults = {
+        "class without a box": [name for name, used in classes.items() if not used],
+        "image that no annotation names": sorted(images - named),
+    }
+    return found, {kind: names for kind, names in faults.items() if names}
 
 
 def _read_split(table: str, content: dict[str, Any], split: str, images: set[str]) -> Annotations:

@@ -88,8 +88,8 @@ def _open_boxes(
     coco = {} if voc else find_box_tables(files, read)
     if not voc and not coco:
         return None
-    found, left_out = read_voc(files, voc, read) if voc else read_coco(files, coco)
-    return stored_boxes(found, make, left_out)
+    found, faults = read_voc(files, voc, read) if voc else read_coco(files, coco)
+    return stored_boxes(found, make, faults)
 
 
 def _open_files(

@@ -7,7 +7,7 @@ from xml.parsers import expat
 
 from .boxes import Annotations
 from .decode import printable
-from .listing import counted, has_image_ending
+from .listing import has_image_ending
 from .sources import DataError, class_name, split_of
 
 ANNOTATIONS, LISTS = "annotations", "imagesets/main/"
@@ -44,7 +44,7 @@ def find_annotations(files: Sequence[str]) -> dict[str, str]:
 
 def read_voc(
     files: Sequence[str], annotations: dict[str, str], read: Callable[[str], bytes]
-) -> tuple[dict[str, Annotations], list[str]]:
+) -> tuple[dict[str, Annotations], dict[str, list[str]]]:
     """Reads the boxes of each split.
 
     The splits are those of ImageSets/Main/{train,val,test}.txt; without these lists, those that folders are called
@@ -56,24 +56,24 @@ def read_voc(
         read: Gives the content of a file.
 
     Returns:
-        The splits, and lines that say what is left out.
+        The splits, and what else is not used: kinds with names.
 
     Raises:
         DataError: An XML file is damaged, or declares entities.
     """
     found: dict[str, Annotations] = {}
-    splits, left_out = _splits(files, annotations, read)
+    splits, faults = _splits(files, annotations, read)
     for image, file in annotations.items():
         for split in splits.get(image, ()):
             _add(found.setdefault(split, Annotations()), image, parse_xml(read(file), file))
     bare = [f for f in files if has_image_ending(f.rpartition("/")[2]) and f not in annotations]
     if bare:
-        left_out.append(counted("image without an annotation", bare))
+        faults["image without an annotation"] = bare
     paired = set(annotations.values())
     lone = [file for file in files if file.lower().endswith(".xml") and file not in paired]
     if lone:
-        left_out.append(counted("annotation without an image", lone))
-    return found, left_out
+        faults["annotation without an image"] = lone
+    return found, faults
 
 
 def _stem(file: str) -> str:
@@ -83,29 +83,29 @@ def _stem(file: str) -> str:
 
 def _splits(
     files: Sequence[str], annotations: dict[str, str], read: Callable[[str], bytes]
-) -> tuple[dict[str, list[str]], list[str]]:
-    """The splits that each image belongs to, and lines about the lists."""
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """The splits that each image belongs to, and where lists and files disagree."""
     lists = {}
     for file in files:
         _, found, name = file.lower().rpartition(LISTS)
         if found and name in ("train.txt", "val.txt", "test.txt"):
             lists[_stem(name)] = file
     if not lists:
-        return {image: [_split_of_folders(image)] for image in annotations}, []
+        return {image: [_split_of_folders(image)] for image in annotations}, {}
     named: dict[str, list[str]] = {}
     for split, file in lists.items():
         for line in read(file).decode("utf-8", "replace").splitlines():
             if line.strip():
                 named.setdefault(line.split()[0], []).append(split)
     stems = {image: _stem(image).rpartition("/")[2] for image in annotations}
-    left_out = []
+    faults = {}
     unlisted = [image for image, stem in stems.items() if stem not in named]
     if unlisted:
-        left_out.append(counted("image that no list of ImageSets/Main names", unlisted))
+        faults["image that no list of ImageSets/Main names"] = unlisted
     missing = sorted(set(named) - set(stems.values()))
     if missing:
-        left_out.append(counted("name of ImageSets/Main without image or annotation", missing))
-    return {image: named.get(stem, []) for image, stem in stems.items()}, left_out
+        faults["name of ImageSets/Main without image or annotation"] = missing
+    return {image: named.get(stem, []) for image, stem in stems.items()}, faults
 
 
 def _split_of_folders(file: str) -> str:

@@ -1,7 +1,7 @@
 """Figures of found boxes: average precision as COCO defines it, and the score from which on boxes are shown."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data.boxes import Boxes
+from ..tasks import ClassFigures, Evaluation
 from .detector import Found
 
 # COCO's own numbers: those of torchmetrics are rounded to float32, which moves some points of a curve
@@ -19,35 +20,24 @@ USUAL = 0.3  # the threshold if nothing can be measured
 
 
 @dataclass
-class ClassBoxes:
-    """Figures of the boxes of one class; None where they are not known."""
+class ClassBoxes(ClassFigures):
+    """Figures of the boxes of one class: precision and recall are those of answers above the threshold."""
 
-    boxes: int
-    """Boxes of the class."""
-    average_precision: float | None = None
-    """Area under the curve of precision over recall, mean over overlaps of 0.5 to 0.95."""
+    boxes: int = 0
+    """Boxes of the class; `images` are those with at least one."""
     average_precision_50: float | None = None
-    """The same at an overlap (intersection over union) of 0.5."""
-    precision: float | None = None
-    """Fraction of the answers that are right at an overlap of 0.5 and the threshold."""
-    recall: float | None = None
-    """Fraction of its boxes that are found, likewise."""
+    """Area under the curve of precision over recall at an overlap (intersection over union) of 0.5;
+    `average_precision` is the mean over overlaps of 0.5 to 0.95."""
 
 
 @dataclass
-class BoxFigures:
-    """Figures of a detector over images with boxes; fractions are from 0 to 1."""
+class BoxFigures(Evaluation):
+    """Figures of a detector over images with boxes; `mean_average_precision` is COCO's mAP."""
 
-    mean_average_precision: float
-    """COCO's mAP: mean over classes, and over overlaps of 0.5 to 0.95."""
-    average_precision_50: float
+    average_precision_50: float = 0.0
     """AP50: mean over classes at an overlap of 0.5."""
-    average_precision_75: float
+    average_precision_75: float = 0.0
     """AP75: at 0.75."""
-    threshold: float
-    """Score from which on answers count for precision and recall."""
-    per_class: dict[str, ClassBoxes] = field(default_factory=dict)
-    """Figures of each class."""
 
 
 def box_figures(
@@ -71,19 +61,30 @@ def box_figures(
     seen = [int(k) for k in torch.atleast_1d(result["classes"])]  # of truth or answers
     # precision and score over [overlap, recall, class, area, number of answers]; -1 where a class has no box
     precision, score = result["precision"][..., 0, -1].numpy(), result["scores"][..., 0, -1].numpy()
-    counts = np.bincount(
-        np.concatenate([t.labels[~t.crowd] for t in targets] or [[]]).astype(int), minlength=len(classes)
-    )
+    labels = [label for target in targets for label in target.labels[~target.crowd]]
+    counts = np.bincount(np.array(labels, dtype=np.int64), minlength=len(classes))
     known = [(n, k) for n, k in enumerate(seen) if counts[k]]
     points = {k: Curve(precision[0, :, n], score[0, :, n]) for n, k in known}
     threshold = best_threshold(list(points.values())) if threshold is None else threshold
-    per_class = {name: ClassBoxes(int(count)) for name, count in zip(classes, counts, strict=True)}
+    images = sum((np.isin(range(len(classes)), t.labels[~t.crowd]) for t in targets), np.zeros(len(classes), dtype=int))
+    each = [ClassBoxes(int(shown), boxes=int(count)) for shown, count in zip(images, counts, strict=True)]
     for n, k in known:
-        figures = per_class[classes[k]]
+        figures = each[k]
         figures.average_precision = float(precision[:, :, n].mean())
         figures.average_precision_50 = float(precision[0, :, n].mean())
         figures.precision, figures.recall = points[k].at(threshold)
-    return BoxFigures(*(max(0.0, result[name].item()) for name in ("map", "map_50", "map_75")), threshold, per_class)
+    total, at_50, at_75 = (max(0.0, result[name].item()) for name in ("map", "map_50", "map_75"))
+    return BoxFigures(
+        images=len(found),
+        loss=None,
+        mean_average_precision=total,
+        average_precision_50=at_50,
+        average_precision_75=at_75,
+        threshold=threshold,
+        classes=classes,
+        per_class=dict(zip(classes, each, strict=True)),
+        missing_classes=[name for name, figures in zip(classes, each, strict=True) if not figures.boxes],
+    )
 
 
 class Curve:

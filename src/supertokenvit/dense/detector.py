@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import timm
+import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -25,7 +27,9 @@ CONVOLUTIONS = 2  # of the head before its answers, for the same reason; the pap
 FINEST = 8  # stride of the finest level
 LEAST_SCORE = 0.05  # what is less sure is not answered at all; the usual value for the curve of precision over recall
 MOST_BOXES = 100  # of an image, as COCO counts
-LARGEST_SHIFT = 2.0 ** (1 / 3)
+MULTIPLE = 32  # pixels of a side: torchvision takes the places of a level to divide it
+BACKBONE = "net.backbone.backbone."  # where the backbone's weights are in a detector
+ANSWERS = ("cls_logits", "bbox_reg", "bbox_ctrness")  # the last convolutions of heads
 
 normalisation = partial(nn.GroupNorm, 32)  # in pyramid and head: batches for detection are small
 
@@ -56,7 +60,8 @@ class Pyramid(nn.Module):
         super().__init__()
         self.backbone, self.out_channels = backbone, channels
         strides = backbone.feature_info.reduction()
-        self.levels = [n for n, stride in enumerate(strides) if stride >= FINEST] or [len(strides) - 1]
+        last = {stride: n for n, stride in enumerate(strides)}  # a plain ViT has several maps of one stride
+        self.levels = [n for stride, n in last.items() if stride >= FINEST] or [len(strides) - 1]
         self.strides = [strides[n] for n in self.levels]
         self.strides.append(2 * self.strides[-1])  # of the level that is pooled from the last
         widths = [backbone.feature_info.channels()[n] for n in self.levels]
@@ -99,7 +104,7 @@ def fcos(pyramid: Pyramid, num_classes: int) -> FCOS:
 
 def retinanet(pyramid: Pyramid, num_classes: int) -> RetinaNet:
     """RetinaNet (arXiv 1708.02002): each place says how nine boxes around it are to be changed."""
-    sizes = tuple(tuple(round(4 * stride * LARGEST_SHIFT**n) for n in range(3)) for stride in pyramid.strides)
+    sizes = tuple(tuple(round(4 * stride * 2 ** (n / 3)) for n in range(3)) for stride in pyramid.strides)
     anchors = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes))
     return RetinaNet(
         pyramid, num_classes, anchor_generator=anchors, head=_RetinaNetHead(pyramid.out_channels, 9, num_classes),
@@ -111,41 +116,81 @@ HEADS: dict[str, Callable[[Pyramid, int], Any]] = {"fcos": fcos, "retinanet": re
 
 
 class Detector(nn.Module):
-    """Finds objects on images.
+    """Normalised images [B, 3, H, W] -> boxes [B, MOST_BOXES, 6]: four edges in pixels, score and class number of each.
+
+    The surest box of an image comes first. Rows without a box have a score of 0. H and W must be multiples of MULTIPLE.
 
     Args:
-        backbone: Made by timm with features_only.
-        head: One of HEADS.
+        name: Of a model of timm's.
         num_classes: K.
+        head: One of HEADS.
+        pretrained: Load the backbone's weights (with `pretrained_cfg_overlay`, those that it names).
+        **options: Further arguments of timm.create_model.
     """
 
-    def __init__(self, backbone: nn.Module, head: str, num_classes: int) -> None:
+    def __init__(self, name: str, num_classes: int, head: str, *, pretrained: bool = False, **options: Any) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        backbone: Any = timm.create_model(name, features_only=True, pretrained=pretrained, **options)
+        self.num_classes, self.head = num_classes, head
+        self.options = {key: value for key, value in options.items() if key != "pretrained_cfg_overlay"}
         self.net = HEADS[head](Pyramid(backbone), num_classes)
         del self.net.transform  # torchvision's resizing and normalising: images come as the network sees them
+        first = backbone.pretrained_cfg.get("first_conv") or ()
+        inside = f"{BACKBONE}model." if self.network() is not backbone else BACKBONE
+        self.pretrained_cfg = dict(backbone.pretrained_cfg) | {
+            "num_classes": num_classes,
+            "first_conv": tuple(f"{inside}{n}" for n in ([first] if isinstance(first, str) else first)),
+            "classifier": tuple(n for n, _ in self.named_modules() if n.rpartition(".")[2] in ANSWERS),
+        }
 
-    def forward(
-        self, images: Tensor, targets: Sequence[dict[str, Tensor]] | None = None
-    ) -> tuple[dict[str, Tensor], list[Found]]:
-        """Returns the parts of the loss, if there are targets, and what is found, unless it is training.
+    def forward(self, images: Tensor, targets: Sequence[dict[str, Tensor]] | None = None) -> Tensor | dict[str, Tensor]:
+        """Returns the boxes; or, if there are targets, the parts of the loss.
 
         Args:
-            images: Normalised [B, 3, H, W].
+            images: Normalised.
             targets: For each image "boxes" [n, 4] in its pixels and their "labels" [n].
         """
         sizes = [(images.shape[2], images.shape[3])] * len(images)
         maps = list(self.net.backbone(images).values())
         answers = self.net.head(maps)
         anchors = self.net.anchor_generator(ImageList(images, sizes), maps)
-        count = answers["cls_logits"].shape[1] // sum(m.shape[2] * m.shape[3] for m in maps)  # of a place
-        each = [m.shape[2] * m.shape[3] * count for m in maps]
-        losses: dict[str, Tensor] = {}
+        places = [m.shape[2] * m.shape[3] for m in maps]
+        each = [n * (answers["cls_logits"].shape[1] // sum(places)) for n in places]  # answers of each level
         if targets is not None:
             levels = [each] if isinstance(self.net, FCOS) else []
-            losses = self.net.compute_loss(list(targets), answers, anchors, *levels)
-        if self.training:
-            return losses, []
+            return self.net.compute_loss(list(targets), answers, anchors, *levels)
         split = {name: list(answer.split(each, dim=1)) for name, answer in answers.items()}
         found = self.net.postprocess_detections(split, [list(a.split(each)) for a in anchors], sizes)
-        return losses, [Found(f["boxes"], f["labels"], f["scores"]) for f in found]
+        rows = torch.stack([_rows(f["boxes"], f["scores"], f["labels"]) for f in found])
+        # an answer that is no number is above no threshold: without this nobody would see it
+        return rows + torch.stack([0 * answer.sum((1, 2)) for answer in answers.values()]).sum(0)[:, None, None]
+
+    def network(self) -> nn.Module:
+        """timm's network inside of what gives the maps."""
+        maps = self.net.backbone.backbone
+        return maps.model if isinstance(getattr(maps, "model", None), nn.Module) else maps
+
+    def get_classifier(self) -> tuple[nn.Module, ...]:
+        """What is not the backbone."""
+        return self.net.backbone.fpn, self.net.head
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the backbone's grids and tokens."""
+        known: set[str] = getattr(self.network(), "no_weight_decay", set)()
+        return {n for n, _ in self.named_parameters() if n.removeprefix(BACKBONE).removeprefix("model.") in known}
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute activations of the backbone in the backward pass instead of keeping them."""
+        self.net.backbone.backbone.set_grad_checkpointing(enable)
+
+
+def _rows(boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+    """Boxes of one image as [MOST_BOXES, 6]."""
+    rows = torch.cat([boxes, scores[:, None], labels[:, None].to(boxes)], 1)
+    return nn.functional.pad(rows, (0, 0, 0, MOST_BOXES - len(rows)))
+
+
+def found_in(rows: Tensor) -> Found:
+    """Boxes of one image [MOST_BOXES, 6] without the rows that hold none."""
+    rows = rows[~(rows[:, 4] <= 0)]  # a score that is no number stays
+    return Found(rows[:, :4], rows[:, 5].long(), rows[:, 4])

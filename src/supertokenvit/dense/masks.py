@@ -113,9 +113,9 @@ class Fit:
         self.interpolation = str_to_pil_interp(config["interpolation"])
 
     @property
-    def enough(self) -> int:
-        """Pixels of the shorter side that are enough to decode."""
-        return self.side
+    def enough(self) -> int | None:
+        """All pixels are to be decoded, as answers are in the photograph's own size."""
+        return None
 
     def size_of(self, size: tuple[int, int]) -> tuple[int, int]:
         """Width and height of what the network sees of a photograph of that width and height."""

@@ -13,10 +13,11 @@ from ..data.decode import BadImage
 from ..data.joint import JointImages
 from ..data.masks import IGNORED
 from ..data.sources import Source
-from ..tasks import ClassFigures, Evaluation, FiguresError, Ragged, Task
+from ..tasks import ClassFigures, Evaluation, FiguresError, LogitsTask, Ragged
 from ..tasks.drawing import visible
 from ..tasks.figures import mean_of
 from . import folder as model_folder
+from .mask_answers import WORST, MaskPrediction, draw_worst, name_of, of_mask, write_rows
 from .masks import MULTIPLE, Fit, KeepPair, Normalized, PairCrop, confusion_of, enlarged, overlay
 from .segmenter import HEADS, Segmenter
 
@@ -52,11 +53,13 @@ class Seen(NamedTuple):
     loss: float
 
 
-class Segmentation(Task):
+class Segmentation(LogitsTask):
     """A class for each pixel: targets are class numbers [N, H, W], with IGNORED where nothing is to be learned."""
 
     name, score, score_name, short_name = "segmentation", "mean_iou", "mean IoU", "mIoU"
     hits_name = "pixel accuracy"
+    headline = {"mean IoU": "mean_iou", "pixel accuracy": "pixel_accuracy"}
+    columns = {"IoU": "iou", "precision": "precision", "recall": "recall"}
     heads = HEADS
     not_for = (
         "randaugment",
@@ -195,6 +198,39 @@ class Segmentation(Task):
             missing_classes=[name for name, figures in per_class.items() if not figures.images],
         )
 
+    def write_answers(self, path: Path, answers: Any, predictor: Any) -> None:
+        """Writes file, mean IoU over the classes that are seen, pixel accuracy and mean loss of a pixel."""
+        write_rows(path, [(name_of(answers.source, index), *_figures_of(seen)) for index, seen in _pairs(answers)])
+
+    def draw_worst(self, path: Path, answers: Any, predictor: Any, why: Any = None) -> bool:
+        """Draws the images with the fewest right pixels: photograph, truth and answer."""
+        worst = sorted(_pairs(answers), key=lambda pair: _figures_of(pair[1])[1])[:WORST]
+        drawn = []
+        for index, seen in worst:
+            image, mask = answers.source.image(index), answers.source.target(index)
+            with torch.inference_mode():
+                said = enlarged(maps_of(predictor, [predictor.preprocess(image)])[0], mask.shape).argmax(0)
+            title = f"{Path(name_of(answers.source, index)).name}: {100 * _figures_of(seen)[1]:.1f} % right"
+            drawn.append((np.asarray(image), mask, said.numpy().astype(np.uint8), title))
+        draw_worst(path, drawn, predictor.classes)
+        return True
+
+    def predictions(
+        self, predictor: Any, names: list[str], images: list[Tensor], sizes: list[tuple[int, int]], topk: int
+    ) -> list[MaskPrediction]:
+        """Answers with masks in the photographs' own sizes."""
+        found = []
+        for name, logits, size in zip(names, maps_of(predictor, images), sizes, strict=True):
+            if torch.isfinite(logits).all():
+                found.append(of_mask(name, enlarged(logits, size[::-1]).argmax(0), predictor.classes))
+            else:
+                found.append(self.unanswered(name, "the network's answer is no number"))
+        return found
+
+    def unanswered(self, name: str, reason: str) -> MaskPrediction:
+        """Gives no mask."""
+        return MaskPrediction(name, None, error=reason)
+
     def draw_samples(self, path: Path, images: Tensor, targets: Tensor, classes: list[str]) -> None:
         """Draws augmented images with their masks painted over them."""
         from matplotlib.figure import Figure
@@ -218,6 +254,18 @@ def maps_of(predictor: Any, images: Any) -> list[Tensor]:
         answers = predictor.logits(torch.stack([images[place] for place in places]))
         found.update(zip(places, answers, strict=True))
     return [found[place] for place in range(len(images))]
+
+
+def _pairs(answers: Any) -> list[tuple[int, Seen]]:
+    """Places of images in their source, with what was answered."""
+    return [(int(index), seen) for index, seen in zip(answers.indices, answers.logits, strict=True)]
+
+
+def _figures_of(seen: Seen) -> tuple[float, float, float]:
+    """Mean IoU, pixel accuracy and mean loss of one image."""
+    found = [_class_figures(seen.confusion, k, 1).iou for k in range(len(seen.confusion))]
+    pixels = max(1, int(seen.confusion.sum()))
+    return mean_of(found) or 0.0, int(np.trace(seen.confusion)) / pixels, seen.loss / pixels
 
 
 def _stacked(masks: list[Tensor]) -> Tensor:

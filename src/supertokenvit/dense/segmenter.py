@@ -22,7 +22,6 @@ HEADS = (
     "segformer",
     "linknet",
     "manet",
-    "pan",
     "pspnet",
     "deeplabv3",
     "deeplabv3plus",

@@ -11,7 +11,7 @@ ViTDet (arXiv 2203.16527, section 3); DIFF: finer maps are the stem's, not decon
 Letters in shapes: network.py.
 """
 
-from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple, Union, cast
+from typing import TYPE_CHECKING, List, Optional, Sequence, Set, Tuple, Union, cast
 
 import torch
 import torch.nn.functional as F
@@ -106,6 +106,12 @@ class Pyramid(nn.Module):
     def handed_back(self, x: Tensor, super_tokens: Tensor, grid: Tuple[int, int], mask: Optional[Tensor]) -> Tensor:
         """Gives patch tokens [B, gh*gw, T, C] what the Super tokens of their windows [B, gh*gw, C] have learned."""
         return x + super_tokens.unsqueeze(2)
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> Set[str]:
+        """Names of the learned grids, which weight decay must leave alone."""
+        grids = {"windows.positions.weight", "windows.super_tokens.weight"}
+        return grids & {name for name, _ in self.named_parameters()}
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:

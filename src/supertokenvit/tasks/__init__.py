@@ -5,9 +5,11 @@ have places in the image are in dense/.
 """
 
 from .figures import ClassFigures, Evaluation, FiguresError
+from .label_answers import Prediction
 from .labels import Classification, Labels, MultiLabel
-from .task import Ragged, Task
+from .task import LogitsTask, Ragged, Task
 
 __all__ = [
-    "ClassFigures", "Classification", "Evaluation", "FiguresError", "Labels", "MultiLabel", "Ragged", "Task",
+    "ClassFigures", "Classification", "Evaluation", "FiguresError", "Labels", "LogitsTask", "MultiLabel",
+    "Prediction", "Ragged", "Task",
 ]  # fmt: skip

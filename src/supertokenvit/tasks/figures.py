@@ -35,8 +35,8 @@ class Evaluation:
 
     images: int
     """Images that were measured."""
-    loss: float
-    """Mean loss of the labels."""
+    loss: float | None
+    """Mean loss of the labels; detection has none."""
     top1: float | None = None
     """Classification: fraction of the images whose likeliest class is right."""
     top5: float | None = None
@@ -46,6 +46,8 @@ class Evaluation:
     f1: float | None = None
     """Mean over the classes with images of the harmonic mean of precision and recall; of labels, at a probability of
     one half."""
+    threshold: float | None = None
+    """Detection: score from which on answers count for precision and recall."""
     calibration_error: float | None = None
     """Classification: expected calibration error over 15 bins."""
     classes: list[str] = field(default_factory=list)

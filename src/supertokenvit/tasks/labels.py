@@ -15,13 +15,15 @@ from torch import Tensor, nn
 from ..data.augmentation import BatchAugmentation, Crop
 from ..data.loading import Keep, KeepSquare, TrainImages
 from ..data.sources import Source, targets_by_name, unknown_classes
-from ..preprocessing import Preprocess
+from ..preprocessing import Preprocess, together
 from .drawing import draw_titled
 from .figures import Evaluation, FiguresError, class_figures, mean_of
-from .task import Task
+from .label_answers import Prediction
+from .label_rows import draw_worst, rows_of, write_rows
+from .task import LogitsTask, Why
 
 
-class Labels(Task):
+class Labels(LogitsTask):
     """Questions to an image as a whole: answers are logits [N, K], targets class numbers [N] or values [N, K]."""
 
     @classmethod
@@ -95,6 +97,31 @@ class Labels(Task):
         """Returns the places of logits that are infinite or no numbers."""
         return (~torch.isfinite(answers).all(1)).nonzero().flatten().tolist()
 
+    def write_answers(self, path: Path, answers: Any, predictor: Any) -> None:
+        """Writes file, true, predicted, probability and loss; | separates several labels."""
+        write_rows(path, list(rows_of(answers, predictor)))
+
+    def draw_worst(self, path: Path, answers: Any, predictor: Any, why: Why | None = None) -> bool:
+        """Draws the wrongly answered images with the largest losses."""
+        return draw_worst(path, list(rows_of(answers, predictor)), answers.source, predictor.preprocess.enough, why)
+
+    def predictions(
+        self, predictor: Any, names: list[str], images: list[Tensor], sizes: list[tuple[int, int]], topk: int
+    ) -> list[Prediction]:
+        """Names the likeliest classes."""
+        top = self.probabilities(predictor.logits(together(images))).topk(topk)
+        answers = []
+        for name, indices, values in zip(names, top.indices.tolist(), top.values.tolist(), strict=True):
+            if all(map(math.isfinite, values)):
+                answers.append(Prediction(name, [predictor.classes[i] for i in indices], values))
+            else:
+                answers.append(self.unanswered(name, "the network's answer is no number"))
+        return answers
+
+    def unanswered(self, name: str, reason: str) -> Prediction:
+        """Names no class."""
+        return Prediction(name, [], [], reason)
+
     @abstractmethod
     def probabilities(self, logits: Tensor) -> Tensor:
         """Turns logits [N, K] into probabilities [N, K]."""
@@ -105,6 +132,8 @@ class Classification(Labels):
 
     name, score, score_name, hits_name = "classification", "top1", "accuracy", "accuracy"
     short_name = "accuracy"
+    headline = {"top-1": "top1", "top-5": "top5", "F1": "f1", "expected calibration error": "calibration_error"}
+    columns = {"precision": "precision", "recall": "recall", "F1": "f1"}
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Sums the cross-entropy."""
@@ -171,6 +200,8 @@ class MultiLabel(Labels):
 
     name, score = "multi-label", "mean_average_precision"
     score_name, short_name, hits_name = "mean average precision", "mAP", "right labels"
+    headline = {"mean average precision": "mean_average_precision", "F1": "f1"}
+    columns = {"precision": "precision", "recall": "recall", "F1": "f1", "average precision": "average_precision"}
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Sums the binary cross-entropy of each label; class weights count the labels that are there."""

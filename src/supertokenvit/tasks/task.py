@@ -1,15 +1,19 @@
 """The one interface of all tasks: network, samples, loss, answers, figures and pictures."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from PIL import Image
 from torch import Tensor, nn
 
 from ..data.sources import Source
 from .figures import Evaluation
+
+Why = Callable[[Image.Image, str], Image.Image]  # a photograph and a class -> what spoke for it, painted over it
 
 
 class Ragged(list):
@@ -47,10 +51,12 @@ class Task(ABC):
     Args:
         class_weights: Weight of each class in the loss [K], or None.
         smoothing: Label smoothing, where an image has one label.
+        threshold: Detection: score from which on an answer counts; None to take the one that fits what is measured.
     """
 
     class_weights: Tensor | None = None
     smoothing: float = 0.0
+    threshold: float | None = None
 
     name: ClassVar[str]
     """As a model card names the task."""
@@ -61,11 +67,17 @@ class Task(ABC):
     short_name: ClassVar[str]
     """The score as people write it in short."""
     hits_name: ClassVar[str]
-    """What `hits` counts, as people call it; empty if it counts nothing."""
+    """What is counted beside the loss in training, as people call it; empty if nothing is."""
     heads: ClassVar[tuple[str, ...]] = ()
     """Names of the heads that a backbone may have, the usual one first; none where it has a classifier."""
     not_for: ClassVar[tuple[str, ...]] = ()
     """Options of a training that mean nothing here."""
+    headline: ClassVar[dict[str, str]]
+    """Fields of its Evaluation that are said first, by what people call them."""
+    counted: ClassVar[str] = "images"
+    """What of each class is counted: a field of the class figures."""
+    columns: ClassVar[dict[str, str]]
+    """Fields of its ClassFigures in the table of the classes, likewise."""
 
     # the network
 
@@ -124,28 +136,19 @@ class Task(ABC):
     def augmentation(self, recipe: Any, data_config: dict[str, Any], num_classes: int) -> Any:
         """Makes what happens to a whole batch of such samples, from uint8 to normalised images (BatchAugmentation)."""
 
+    @abstractmethod
     def learn(self, model: Any, images: Tensor, targets: Any) -> tuple[Tensor, float, Tensor | None]:
-        """Returns the summed loss of a batch, what `hits` counts, and the logits, if that is what the network answers.
+        """Returns the summed loss of a batch, what `hits_name` names, and the logits, if there are any.
 
         Args:
             model: As it is called in training.
             images: Normalised [N, 3, H, W].
             targets: Of the images.
         """
-        logits = model(images).float()
-        return self.loss(logits, targets), self.hits(logits, targets), logits
-
-    @abstractmethod
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Sums the loss over answers and their targets, so that parts of a batch add up."""
 
     @abstractmethod
     def weight(self, targets: Any) -> float:
         """Returns what the summed loss is to be divided by for the mean."""
-
-    @abstractmethod
-    def hits(self, logits: Tensor, targets: Tensor) -> float:
-        """Counts the images that are answered rightly, to be watched during training."""
 
     @abstractmethod
     def blank_targets(self, count: int, size: int, num_classes: int) -> Any:
@@ -196,6 +199,48 @@ class Task(ABC):
             FiguresError: There is no image, or an answer is no number.
         """
 
+    @abstractmethod
+    def write_answers(self, path: Path, answers: Any, predictor: Any) -> None:
+        """Writes a row of CSV for each image.
+
+        Args:
+            path: Of the file; it has its name only when it is complete.
+            answers: From evaluation.answer.
+            predictor: That gave them.
+        """
+
+    @abstractmethod
+    def draw_worst(self, path: Path, answers: Any, predictor: Any, why: Why | None = None) -> bool:
+        """Draws the images with the worst answers; says whether there are any, and removes an older picture if not.
+
+        Args:
+            path: Of the picture.
+            answers: From evaluation.answer.
+            predictor: That gave them.
+            why: Paints over a photograph what spoke for a class, if that is known.
+        """
+
+    @abstractmethod
+    def predictions(
+        self, predictor: Any, names: list[str], images: list[Tensor], sizes: list[tuple[int, int]], topk: int
+    ) -> list[Any]:
+        """Answers for images without labels.
+
+        Args:
+            predictor: The trained model.
+            names: Of the images.
+            images: Preprocessed.
+            sizes: Width and height of each photograph in pixels.
+            topk: Classes to name, where an answer names several.
+
+        Returns:
+            For each image something with `file`, `error`, `line(width)`, `as_dict()` and `pictures(photograph)`.
+        """
+
+    @abstractmethod
+    def unanswered(self, name: str, reason: str) -> Any:
+        """Makes what stands in the place of an answer for an image that cannot be read."""
+
     def temperature(self, logits: Tensor, targets: Tensor) -> float:
         """Returns by what logits are to be divided so that their probabilities fit hard targets; 1 changes nothing."""
         return 1.0
@@ -203,3 +248,20 @@ class Task(ABC):
     def score_of(self, evaluation: Evaluation) -> float:
         """Returns the score by which models are chosen."""
         return getattr(evaluation, self.score)
+
+
+class LogitsTask(Task):
+    """A task whose network answers with logits, from which the loss of a batch is computed."""
+
+    def learn(self, model: Any, images: Tensor, targets: Tensor) -> tuple[Tensor, float, Tensor]:
+        """Returns the summed loss of a batch, what `hits` counts, and the logits."""
+        logits = model(images).float()
+        return self.loss(logits, targets), self.hits(logits, targets), logits
+
+    @abstractmethod
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Sums the loss over answers and their targets, so that parts of a batch add up."""
+
+    @abstractmethod
+    def hits(self, logits: Tensor, targets: Tensor) -> float:
+        """Counts the images that are answered rightly, to be watched during training."""

@@ -265,7 +265,9 @@ def assemble(
         parts = f"{processes.count} processes times accumulate={recipe.accumulate}"
         raise RecipeError(f"batch_size={run.batch_size}: must be a multiple of {parts}")
     if run.batch_size > len(run.images) - len(run.images.damaged):
-        raise RecipeError(f"batch_size={run.batch_size}: more than the usable training images")
+        damaged = run.images.damaged
+        why = f" ({len(damaged)} cannot be used, such as {damaged[0]})" if damaged else ""
+        raise RecipeError(f"batch_size={run.batch_size}: more than the usable training images{why}")
     return run
 
 

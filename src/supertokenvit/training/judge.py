@@ -114,6 +114,7 @@ class Judge:
             seed=recipe.seed,
             ignore=recipe.ignore,
             temperature=temperature,
+            threshold=run.task.threshold,
             steps=steps,
             scores=scores or {},
         )
@@ -133,6 +134,7 @@ class Judge:
             temperature = temperature if divide_logits(model, temperature) else 1.0
             answers = replace(answers, logits=answers.logits / temperature)
         results = {"validation": self.figures(answers)}
+        task.threshold = results["validation"].threshold
         scores = self.keep(model, steps, temperature, results)  # already now: a test image may be damaged
         if run.splits.test is not None:
             results["test"] = self.figures(self.answers(model, run.splits.test))

@@ -192,9 +192,10 @@ class Trainer:
             raise
         score = task.score_of(result)
         # among equals the lower loss: small validation sets count few images
-        better = (score, -result.loss) > (at.best, -at.best_loss)
+        loss = result.loss or 0.0  # where there is none, the earlier
+        better = (score, -loss) > (at.best, -at.best_loss)
         if better:
-            at.best, at.best_loss, at.best_step = score, result.loss, at.step
+            at.best, at.best_loss, at.best_step = score, loss, at.step
         at.stale = 0 if better else at.stale + 1
         row = {
             "step": at.step,
@@ -202,7 +203,7 @@ class Trainer:
             "lr": learning_rate(at.step - 1, run.steps, self.recipe),
             "train_loss": at.loss / max(1, at.seen),
             **({"train_accuracy": at.correct / max(1, at.seen)} if task.hits_name else {}),
-            "val_loss": result.loss,
+            **({} if result.loss is None else {"val_loss": result.loss}),
             f"val_{task.score}": score,
             "images_per_second": at.rate(run.batch_size),
             "data_wait": at.waited / max(at.seconds, 1e-9),

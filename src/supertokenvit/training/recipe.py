@@ -15,8 +15,8 @@ RESUMABLE = ("workers", "cache", "device", "tensorboard", "mlflow", "skip_damage
 """The fields of Recipe that change no result, and that a resumed run may therefore change (data that was moved)."""
 
 GROUPS: Dict[str, tuple[str, ...]] = {
-    "most used": ("data", "task", "out", "model", "img_size", "init", "epochs", "minutes", "batch_size", "lr", "tta"),
-    "data": ("classes", "ignore", "val_fraction", "data_license", "skip_damaged", "cache", "workers"),
+    "most used": ("data", "out", "model", "img_size", "init", "epochs", "minutes", "batch_size", "lr", "tta"),
+    "data": ("task", "classes", "ignore", "val_fraction", "data_license", "skip_damaged", "cache", "workers"),
     "preprocessing": ("resize", "crop_pct"),
     "model and start": ("model_args", "head", "freeze", "drop_path", "dropout"),
     "augmentation": ("sizes", "crop", "crop_scale", "hflip", "randaugment", "erasing", "mixup", "cutmix"),
@@ -61,7 +61,7 @@ class Recipe:
 
     data: str = ""
     """Folder of class folders, .tar or .zip of one, wds/SHARDS, hfds/NAME, torch/NAME, digits; or images and masks"""
-    task: Optional[Literal["classification", "segmentation"]] = None
+    task: Optional[Literal["classification", "segmentation", "detection"]] = None
     """What to learn; what the data looks like by default"""
     classes: Optional[List[str]] = None
     """Segmentation: names of the classes in the order of the masks' values, where there is no classes.txt"""

@@ -74,7 +74,7 @@ def draw_curves(path: Path, rows: list[dict[str, float]], task: Task) -> None:
     kept = {name: None for row in rows for name in row if name.startswith("val_") and name != "val_loss"}
     scores = (*(["train_accuracy"] if same else []), *kept)  # older versions called every score val_top1
     panels = {
-        "Loss": ("train_loss", "val_loss"),
+        "Loss": tuple(name for name in ("train_loss", "val_loss") if all(name in row for row in rows)),
         f"{task.score_name[0].upper()}{task.score_name[1:]} (%)": scores,
         "Learning rate": ("lr",),
     }
