@@ -65,11 +65,13 @@ def marked(
 ) -> Image.Image:
     """Draws the borders of the windows, each with a text, and a thick orange border around the framed one."""
     draw = ImageDraw.Draw(image)
-    thin = max(1, min(image.size) // 300)
+    thin, size = max(1, min(image.size) // 300), max(10, min(image.size) // 24)
     places = list(rectangles(explanation))
     for place, text in zip(places, texts, strict=True):
         draw.rectangle(place, outline="white", width=thin)
-        draw.text((place[0] + 4, place[1] + 4), text, fill="white", stroke_width=1, stroke_fill="black")
+        draw.text(
+            (place[0] + 4, place[1] + 4), text, fill="white", font_size=size, stroke_width=thin, stroke_fill="black"
+        )
     if framed is not None:
         draw.rectangle(places[framed], outline=tuple(map(int, FOR)), width=4 * thin)
     return image

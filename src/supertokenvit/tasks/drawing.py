@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 SMALL = 400  # pixels of the longer side of a panel
+WIDE, TITLE = 2.6, 0.35  # inches of a panel and of a line of text
 
 
 def draw_titled(path: Path, images: Tensor, titles: list[str]) -> None:
@@ -59,8 +60,9 @@ def draw_panels(path: Path, rows: Sequence[Sequence[Panel]], title: str = "") ->
     from matplotlib.figure import Figure
 
     columns = max(map(len, rows))
-    figure = Figure(figsize=(2.6 * columns, 2.9 * len(rows)), layout="constrained")
-    axes = figure.subplots(len(rows), columns, squeeze=False)
+    heights = [WIDE * max(one.image.height / one.image.width for one in row) + TITLE for row in rows]
+    figure = Figure(figsize=(WIDE * columns, sum(heights) + TITLE * bool(title)), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
     for axis in axes.flat:
         axis.axis("off")
     for line, panels in zip(axes, rows, strict=True):
