@@ -19,6 +19,7 @@ from supertokenvit.data.loading import KeepSquare, Key, StepBatches, TrainImages
 from supertokenvit.data.splits import open_splits
 from supertokenvit.errors import UsageError
 from supertokenvit.preprocessing import Preprocess
+from supertokenvit.tasks import Classification
 from supertokenvit.training import pacing
 from supertokenvit.training.choices import fill_in
 from supertokenvit.training.pacing import Pace, seconds_per_image
@@ -149,7 +150,7 @@ def test_a_time_budget_counts_the_mean_over_the_sizes(monkeypatch):
 
     monkeypatch.setattr(TrainingStep, "__call__", step)
     recipe = Recipe(**TINY | {"sizes": [12, 16, 16, 24]})
-    training, _ = seconds_per_image(build(recipe, 2), recipe, torch.device("cpu"), 2, 0.0)
+    training, _ = seconds_per_image(build(recipe, 2), recipe, torch.device("cpu"), Classification(), 2, 0.0)
     assert training == pytest.approx(1e-6 * (12**2 + 2 * 16**2 + 24**2) / 4)
 
 
