@@ -165,6 +165,8 @@ def size_of_step(sizes: Sequence[int], seed: int, step: int) -> int:
     """The side of the images of a step: in every len(sizes) steps each size has its turn, in a random order.
 
     The first round goes from the largest to the smallest, so that a size that needs too much memory is found at once.
+    ultralytics' multi_scale and timm's NaFlex loader draw each batch's size independently instead; there, too,
+    evaluation has one size of its own.
     """
     turn, place = divmod(step, len(sizes))
     if turn == 0:
