@@ -22,6 +22,7 @@ from .machine import keep_freed_memory
 from .prediction import BATCH, Prediction, PredictionError, load, read_picture
 
 ROW_GROUP = 10_000
+PICTURES_AT_ONCE = 8  # whose answers, in the photographs' own sizes, are in memory
 WIDEST = 48  # characters for a file's name in a line; longer ones push the rest of their line to the right
 
 

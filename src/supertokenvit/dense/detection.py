@@ -149,7 +149,7 @@ class Detection(Task):
         names = [printable(answers.source.name(int(index))) for index in answers.indices]
         write_boxes(path, list(zip(names, answers.logits, strict=True)), predictor.classes)
 
-    def draw_worst(self, path: Path, answers: Any, predictor: Any) -> bool:
+    def draw_worst(self, path: Path, answers: Any, predictor: Any, why: Any = None) -> bool:
         """Draws the images with the most boxes that are missed or wrong."""
         found, truth = answers.logits, answers.targets
         return draw_worst(path, answers.source, answers.indices, found, truth, predictor.classes, self.least_score)

@@ -203,7 +203,7 @@ class Segmentation(LogitsTask):
         """Writes file, mean IoU over the classes that are seen, pixel accuracy and mean loss of a pixel."""
         write_rows(path, [(name_of(answers.source, index), *_figures_of(seen)) for index, seen in _pairs(answers)])
 
-    def draw_worst(self, path: Path, answers: Any, predictor: Any) -> bool:
+    def draw_worst(self, path: Path, answers: Any, predictor: Any, why: Any = None) -> bool:
         """Draws the images with the fewest right pixels: photograph, truth and answer."""
         worst = sorted(_pairs(answers), key=lambda pair: _figures_of(pair[1])[1])[:WORST]
         drawn = []
