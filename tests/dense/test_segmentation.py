@@ -246,6 +246,8 @@ def test_it_starts_from_a_classifier_and_from_a_segmenter(trained, tmp_path):
     [
         ({"mixup": 0.2}, "mixup=0.2: not for segmentation"),
         ({"tta": "flip"}, "tta=flip: not for segmentation"),
+        ({"hflip": "alternating"}, "hflip=alternating: not for segmentation"),
+        ({"resize": "squash"}, "resize=squash: not for segmentation"),
         ({"head": "swan"}, "head=swan: must be one of fpn, "),
         ({"classes": ["a"]}, None),
     ],
@@ -277,6 +279,11 @@ def test_ragged_targets_do_what_is_asked_of_a_tensor():
     assert [item["a"].numel() for item in ragged[torch.tensor([4, 0, 4])]] == [4, 0, 4]
     assert ragged[1:3][1]["a"].tolist() == [2, 2] and ragged.to("cpu")[3]["a"].tolist() == [3, 3, 3]
     assert isinstance(ragged[:2], Ragged)
+
+
+def test_what_is_for_masks_only_is_refused_elsewhere(tmp_path):
+    with pytest.raises(RecipeError, match="ignore=3: not for classification"):
+        train("digits", out=str(tmp_path / "run"), console=QUIET, ignore=3, epochs=1)
 
 
 def test_a_recipe_knows_its_tasks():

@@ -41,7 +41,7 @@ class Detection(Task):
     heads = tuple(HEADS)
     not_for = (
         "resize", "crop_pct", "randaugment", "erasing", "mixup", "cutmix", "class_weights", "weighted_sampling",
-        "teacher", "layer_decay", "tta",
+        "teacher", "layer_decay", "tta", "sizes", "classes", "ignore",
     )  # fmt: skip
 
     @classmethod

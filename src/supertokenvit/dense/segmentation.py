@@ -63,16 +63,9 @@ class Segmentation(LogitsTask):
     columns = {"IoU": "iou", "precision": "precision", "recall": "recall"}
     heads = HEADS
     not_for = (
-        "randaugment",
-        "erasing",
-        "mixup",
-        "cutmix",
-        "weighted_sampling",
-        "teacher",
-        "layer_decay",
-        "tta",
-        "sizes",
-    )
+        "resize", "crop_pct", "sizes", "randaugment", "erasing", "mixup", "cutmix", "weighted_sampling", "teacher",
+        "layer_decay", "tta",
+    )  # fmt: skip
 
     @classmethod
     def create(cls, name: str, num_classes: int, head: str | None, **options: Any) -> nn.Module:

@@ -26,6 +26,8 @@ from .task import LogitsTask, Why
 class Labels(LogitsTask):
     """Questions to an image as a whole: answers are logits [N, K], targets class numbers [N] or values [N, K]."""
 
+    not_for = ("classes", "ignore")
+
     @classmethod
     def create(cls, name: str, num_classes: int, head: str | None, **options: Any) -> nn.Module:
         """Makes timm's model with a new classifier."""
