@@ -22,11 +22,11 @@ from supertokenvit.cli import main
 from supertokenvit.data.sources import DataError
 from supertokenvit.data.splits import open_splits
 from supertokenvit.evaluation import EvaluationError, evaluate_source, open_labelled
-from supertokenvit.evaluation_report import draw_worst_labels as draw_worst
 from supertokenvit.model_folder import ModelCard, TrainedModel, load_model, save_model
 from supertokenvit.prediction import Predictor, load
 from supertokenvit.preprocessing import Preprocess, normalize
-from supertokenvit.tasks.label_rows import rows_of
+from supertokenvit.tasks import label_rows
+from supertokenvit.tasks.label_rows import draw_worst, rows_of
 from supertokenvit.training.recipe import Recipe
 from supertokenvit.training.run import train_recipe
 
@@ -210,15 +210,16 @@ def test_the_worst_answers_are_those_that_are_wrong_and_sure(trained, tmp_path, 
     pixels = Image.new("RGB", (9, 9))
     monkeypatch.setattr(type(source), "image", lambda self, i, enough=None: seen.append(i) or pixels)
     panels = []
-    monkeypatch.setattr(evaluation_report, "draw_panels", lambda path, lines, title: panels.extend(sum(lines, [])))
-    assert wrong and draw_worst(tmp_path / "worst.png", rows, source, predictor)
+    monkeypatch.setattr(label_rows, "draw_panels", lambda path, lines, title: panels.extend(sum(lines, [])))
+    why = evaluation_report.explainer(predictor)
+    assert wrong and why and draw_worst(tmp_path / "worst.png", rows, source, 32, why)
     losses = [rows[i].loss for i in seen]
     assert losses == sorted((row.loss for row in wrong), reverse=True)[:24]
     assert len(panels) == 2 * len(seen)  # each with what spoke for the answer beside it
     plain, why = (np.asarray(one.image).astype(int) for one in panels[:2])
     assert np.abs(plain - why).max() > 20 and panels[1].title.endswith(rows[seen[0]].predicted[0])
     right = [row for row in rows if row.true == row.predicted]
-    assert not draw_worst(tmp_path / "worst.png", right, source, predictor) and not (tmp_path / "worst.png").exists()
+    assert not draw_worst(tmp_path / "worst.png", right, source, 32) and not (tmp_path / "worst.png").exists()
 
 
 def test_the_temperature_of_the_training_is_in_the_classifier_and_in_the_figures(trained, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "supertokenvit"
 FLOORS = [
     {"errors"},
-    {"machine", "command_line", "console", "options", "products"},
+    {"machine", "command_line", "console", "products", "sizes"},
     {"model"},
     {"preprocessing", "run_folder", "engines"},
     {"data"},
@@ -19,8 +19,9 @@ FLOORS = [
     {"explaining"},
     {"evaluation", "answers"},
     {"evaluation_report"},
+    {"evaluation_sizes"},
     {"training"},
-    {"benchmarking"},
+    {"benchmarking", "verb_options"},
     {"cli"},
 ]
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

@@ -64,7 +64,7 @@ def predict_and_print(
     pictures = Pictures(Path(out or "predictions")) if predictor.task.heads else None
     writer = None if out is None or pictures is not None else writer_for(Path(out), topk)
     if pictures is not None:
-        batch_size = min(batch_size, PICTURES_AT_ONCE)
+        batch_size = min(batch_size, predictor.task.at_once)
     if model is None:
         known = f"{predictor.name} tells apart, and nothing else: {', '.join(predictor.classes)}"
         print(known, file=sys.stderr)

@@ -3,10 +3,10 @@
 import difflib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, List, Optional
+from typing import Any
 
 from . import __version__
-from .options import IGNORE, METHOD, MODEL, NAMES, PRECISION, RIVALS, SIDE, SPLIT, TASK, THRESHOLD, TTA
+from .verb_options import ANSWERS, KEEP, METHOD, MODEL, RIVALS, SIDE, SIZES, SPLIT, add_labels, add_use
 
 
 def train(argv: Sequence[str]) -> None:
@@ -34,24 +34,22 @@ def train(argv: Sequence[str]) -> None:
 
 def evaluate(argv: Sequence[str]) -> None:
     """Measures a trained model on labelled images."""
-    from .command_line import NonNegativeInt, PositiveInt
+    from .command_line import NonNegativeInt
 
     parser = parser_of("evaluate")
     parser.add_argument("--model", type=str, required=True, help=MODEL)
     parser.add_argument("--data", type=str, default=None, help="Images, as in training; those of the run")
     parser.add_argument("--split", **SPLIT)
-    parser.add_argument("--tta", **TTA)
-    parser.add_argument("--img_size", type=PositiveInt, default=None, help=SIDE)
-    parser.add_argument("--precision", **PRECISION)
+    add_use(parser)
+    parser.add_argument("--sizes", type=str, default=None, help=SIZES)
+    parser.add_argument("--keep_size", type=str, default=None, help=KEEP)
     parser.add_argument("--skip_damaged", type=bool, default=False, help="Leave damaged images out")
-    parser.add_argument("--batch_size", type=PositiveInt, default=64, help="Images at once")
     parser.add_argument("--workers", type=NonNegativeInt, default=0, help="Processes that decode")
-    parser.add_argument("--device", type=str, default=None, help="cpu, cuda, mps")
     parser.add_argument("--out", type=str, default=None, help="Folder for the figures; by default the run folder")
     given = parser.parse_args(list(argv)).as_dict()
-    from .evaluation_report import evaluate_and_write
+    from .evaluation_sizes import evaluate_sizes_and_write
 
-    evaluate_and_write(given.pop("model"), given.pop("data"), given.pop("split"), given.pop("out"), **given)
+    evaluate_sizes_and_write(**given)
 
 
 def predict(argv: Sequence[str]) -> None:
@@ -61,21 +59,11 @@ def predict(argv: Sequence[str]) -> None:
     parser = parser_of("predict")
     parser.add_argument("images", type=str, nargs="+", help="Files, or folders of them")
     parser.add_argument("--model", type=str, default=None, help=f"{MODEL}; the best of those")
-    parser.add_argument(
-        "--out",
-        type=str,
-        default=None,
-        help="File for the answers: .csv, .jsonl, .parquet; for masks and boxes a folder",
-    )
+    parser.add_argument("--out", type=str, default=None, help=ANSWERS)
     parser.add_argument("--json", action="store_true", help="Print a line of JSON for each image")
     parser.add_argument("--topk", type=PositiveInt, default=5, help="Classes to name")
     parser.add_argument("--explain", type=str, default=None, help="Folder for pictures of what spoke for each answer")
-    parser.add_argument("--threshold", **THRESHOLD)
-    parser.add_argument("--tta", **TTA)
-    parser.add_argument("--img_size", type=PositiveInt, default=None, help=SIDE)
-    parser.add_argument("--precision", **PRECISION)
-    parser.add_argument("--batch_size", type=PositiveInt, default=64, help="Images at once")
-    parser.add_argument("--device", type=str, default=None, help="cpu, cuda, mps")
+    add_use(parser)
     given = parser.parse_args(list(argv)).as_dict()
     from .answers import predict_and_print
 
@@ -110,9 +98,7 @@ def check_data(argv: Sequence[str]) -> None:
 
     parser = parser_of("check-data")
     parser.add_argument("data", type=str, help="Images, as for training")
-    parser.add_argument("--task", **TASK)
-    parser.add_argument("--classes", type=Optional[List[str]], default=None, help=NAMES)
-    parser.add_argument("--ignore", type=Optional[int], default=None, help=IGNORE)
+    add_labels(parser)
     parser.add_argument("--workers", type=PositiveInt, default=None, help="Decoders at once; one for each core")
     given = parser.parse_args(list(argv)).as_dict()
     from .data.checking import check_and_print

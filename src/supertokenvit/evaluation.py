@@ -18,7 +18,7 @@ from .data.sources import ProcessShare, Source
 from .data.splits import TrainedOn, data_found, open_split
 from .errors import UserError
 from .model_folder import ModelCard, read_config
-from .prediction import Predictor, Views, load
+from .prediction import Predictor, Resize, Views, load
 from .run_folder import RunFolder
 from .tasks import Evaluation, FiguresError, Ragged, Task
 
@@ -48,6 +48,7 @@ def evaluate(
     split: Literal["train", "val", "test"] | None = None,
     tta: Views | None = None,
     img_size: int | None = None,
+    resize: Resize | None = None,
     precision: Literal["fp32", "bf16", "auto"] = "fp32",
     skip_damaged: bool = False,
     batch_size: int = BATCH,
@@ -63,6 +64,7 @@ def evaluate(
         split: Which split of them; by default test, else the validation images, else all that is there.
         tta: Views of an image over which the answer is the mean; as the training set it by default.
         img_size: Side of the images that the network sees, in pixels; that of its training by default.
+        resize: As in `load`.
         precision: As in `load`.
         skip_damaged: Leave damaged images out, named in the result, instead of stopping.
         batch_size: Images at once.
@@ -81,7 +83,7 @@ def evaluate(
         >>> figures.top1  # doctest: +SKIP
         0.9167
     """
-    predictor = load(run, img_size=img_size, tta=tta, device=device, precision=precision)
+    predictor = load(run, img_size=img_size, tta=tta, resize=resize, device=device, precision=precision)
     source, _, _ = open_labelled(run, predictor.card, data, split)
     return evaluate_source(
         predictor, source, batch_size=batch_size, workers=workers, skip_damaged=skip_damaged, progress=progress
@@ -197,7 +199,7 @@ def answer(
         targets = task.truth(source, predictor.classes)
     except FiguresError as error:
         raise EvaluationError(str(error)) from None
-    mine = source if share is None else share
+    mine, batch_size = source if share is None else share, min(batch_size, task.at_once)
     if batches is None:
         batches = eval_batches(mine, predictor.preprocess, batch_size, workers)
     if progress:

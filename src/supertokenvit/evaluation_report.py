@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from .console import say, user_console
-from .data.sources import Source
-from .evaluation import Answers, answer, open_labelled
-from .explaining.drawing import Panel, draw_panels, overlay, panel
+from .evaluation import answer, open_labelled
+from .explaining.drawing import overlay
 from .explaining.explanation import explain, follows_super_tokens
 from .machine import keep_freed_memory
 from .model_folder import WEIGHTS_FILE, is_shipped, read_config
 from .prediction import Predictor, load
 from .run_folder import RunFolder, write_json
-from .tasks import Evaluation, Labels, Task
-from .tasks.label_rows import Row, rows_of
+from .tasks import Evaluation, Task
+from .tasks.task import Why
 
-WORST = 24  # images in the picture of the worst answers
-THUMBNAIL = 160  # pixels of a side there
 MOST_LETTERS = 99_999  # the largest number that fits into a cell of its picture
 FITS = 12  # classes whose confusion matrix fits on a screen
 
@@ -48,7 +44,11 @@ def evaluate_and_write(
     keep_freed_memory()
     console = console or user_console()
 
-    loading = {key: options.pop(key) for key in ("img_size", "tta", "device", "precision") if key in options}
+    loading = {
+        key: options.pop(key)
+        for key in ("img_size", "tta", "resize", "threshold", "device", "precision")
+        if key in options
+    }
     predictor = load(run, **loading)
     source, split, left_out = open_labelled(run, predictor.card, data, split)
     for line in left_out:
@@ -57,7 +57,8 @@ def evaluate_and_write(
     result = answers.figures(predictor.task, predictor.classes)
     spec = data or str(predictor.card.data)
     about = {"model": run, "weights": digest_of(run), "data": spec, "split": split}
-    about |= {"img_size": predictor.data_config["input_size"][-1], "tta": predictor.card.tta}
+    about |= {"img_size": predictor.data_config["input_size"][-1], "resize": predictor.data_config["crop_mode"]}
+    about |= {"tta": predictor.card.tta}
     about |= {"precision": loading.get("precision", "fp32")}
     folder = RunFolder(out or home_of(run))
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -67,7 +68,8 @@ def evaluate_and_write(
     predictor.task.write_answers(folder.answers_of(name), answers, predictor)
     if result.confusion:
         draw_confusion(folder.confusion_of(name), result)
-    drawn = draw_worst(folder.worst_of(name), answers, predictor)
+    why = explainer(predictor)
+    drawn = predictor.task.draw_worst(folder.worst_of(name), answers, predictor, why)
     print_evaluation(result, f"{spec} ({split})", predictor.task, console)
     say(console, f"written: {folder.evaluation_of(name)}")
     say(console, f"every answer: {folder.answers_of(name)}")
@@ -111,7 +113,7 @@ def print_evaluation(result: Evaluation, title: str, task: Task, console: Consol
     """Prints the figures, those of each class and, for up to FITS classes of images, the confusion matrix."""
     figures = {name: getattr(result, field) for name, field in task.headline.items()}
     said = [f"{name} {100 * value:.2f} %" for name, value in figures.items() if value is not None]
-    said += [f"loss {result.loss:.4f}"] if result.loss is not None else []
+    said += [] if result.loss is None else [f"loss {result.loss:.4f}"]
     said += [] if result.threshold is None else [f"precision and recall at a score of {result.threshold:g}"]
     say(console, ", ".join([f"{title}: {result.images:,} images", *said]))
     for text in result.left_out:
@@ -131,51 +133,11 @@ def print_evaluation(result: Evaluation, title: str, task: Task, console: Consol
         console.print(counts)
 
 
-def draw_worst(path: Path, answers: Answers, predictor: Predictor) -> bool:
-    """Draws the images with the worst answers; says whether there are any.
-
-    Labels are explained beside them, for which this room knows how; other answers show themselves.
-    """
-    if isinstance(predictor.task, Labels):
-        return draw_worst_labels(path, list(rows_of(answers, predictor)), answers.source, predictor)
-    return predictor.task.draw_worst(path, answers, predictor)
-
-
-def draw_worst_labels(path: Path, rows: Sequence[Row], source: Source, predictor: Predictor) -> bool:
-    """Draws the wrongly answered images with the largest losses, and says whether there are any.
-
-    Beside each image stands what spoke for the answer, where the model is a Super Token Transformer.
-
-    Args:
-        path: Of the picture. An older one is removed if no answer is wrong.
-        rows: Every answer.
-        source: The images.
-        predictor: That answered.
-    """
-    wrong = sorted((row for row in rows if row.true != row.predicted), key=lambda row: -row.loss)[:WORST]
-    if not wrong:
-        path.unlink(missing_ok=True)
-        return False
-    explained = follows_super_tokens(predictor)
-    panels: list[Panel] = []
-    for row in wrong:
-        image = source.image(row.index, enough=max(THUMBNAIL, predictor.preprocess.enough if explained else 0))
-        true, said = (shortened("+".join(labels) or "none") for labels in (row.true, row.predicted))
-        panels.append(panel(image, f"{true}\nfor {said} {100 * row.probability:.0f} %"))
-        if explained and row.predicted:
-            found = explain(predictor, image, row.predicted[0])[0]
-            panels.append(panel(overlay(image, found), f"why\n{shortened(row.predicted[0])}"))
-        elif explained:
-            panels.append(panel(image, "no label\nto explain"))
-    columns = min(6, len(panels))
-    lines = [panels[start : start + columns] for start in range(0, len(panels), columns)]
-    draw_panels(path, lines, "Largest losses of wrong answers: true class, for what it was taken, how surely")
-    return True
-
-
-def shortened(text: str, length: int = 22) -> str:
-    """Returns a text of at most that many letters."""
-    return text if len(text) <= length else f"{text[: length - 3]}..."
+def explainer(predictor: Predictor) -> Why | None:
+    """Returns what paints over a photograph what spoke for a class, if the model is a Super Token Transformer."""
+    if predictor.task.heads or not follows_super_tokens(predictor):
+        return None
+    return lambda image, label: overlay(image, explain(predictor, image, label)[0])
 
 
 def draw_confusion(path: Path, result: Evaluation) -> None:

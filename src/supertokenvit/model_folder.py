@@ -1,12 +1,13 @@
 """A trained model on disk: weights and config.json, as timm's `local-dir:` and transformers read them."""
 
+import contextlib
 import copy
 import errno
 import json
 import os
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import nn
 from .dense import TASKS
 from .model.architecture import Architecture
 from .model.family import SHIPPED, WEIGHTS
-from .run_folder import RunFolder, RunFolderError, replace_folder
+from .run_folder import RunFolder, RunFolderError, replace_folder, write_json
 
 CONFIG, WEIGHTS_FILE, CARD = "config.json", "model.safetensors", "supertokenvit"
 HUB = "hf-hub:"  # begins the names of models on the Hugging Face Hub, as in timm
@@ -63,6 +64,8 @@ class ModelCard:
     """Training steps behind the weights."""
     scores: dict[str, float] = field(default_factory=dict)
     """The task's score on each split that was measured at the end of the training: "validation", "test"."""
+    size_rule: str | None = None
+    """How the size of the images came about, in words, if it is not that of the training (write_size)."""
 
     @classmethod
     def read(cls, content: dict[str, Any]) -> "ModelCard":
@@ -137,6 +140,47 @@ def save_model(trained: TrainedModel) -> None:
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
+
+
+def check_own(path: str | os.PathLike) -> None:
+    """Refuses a model that is nobody's to change: one that comes with the package, or of the Hugging Face Hub.
+
+    Raises:
+        RunFolderError: It is such a one.
+    """
+    if str(path).startswith(HUB) or is_shipped(read_config(path)[0]):
+        raise RunFolderError(f"{path}: stays as it is; name the size in each call (--img_size), or train from it")
+
+
+def write_size(path: str | os.PathLike, img_size: int, rule: str) -> Path:
+    """Makes a size of images the model's own: predict, evaluate and timm use it from then on.
+
+    The weights stay as they are: a Super Token Transformer resizes its learned grids whenever it is made for a size.
+
+    Args:
+        path: As in load_model.
+        img_size: Side of the images in pixels.
+        rule: How the size came about, in words.
+
+    Returns:
+        The config.json, which is written whole or not at all.
+
+    Raises:
+        RunFolderError: The model is nobody's to change, cannot be made for that size, or is being written.
+    """
+    check_own(path)
+    load_model(path, img_size)
+    folder = read_config(path)[0]
+    run = RunFolder(folder.parent)
+    with run.owned() if run.recipe.exists() else contextlib.nullcontext():
+        content = read_config(path)[1]
+        channels = content["pretrained_cfg"].get("input_size", [3])[0]
+        content["pretrained_cfg"]["input_size"] = [channels, img_size, img_size]
+        if "img_size" in content.get("model_args", {}):
+            content["model_args"]["img_size"] = [img_size, img_size]
+        content[CARD] = asdict(replace(ModelCard.read(content), size_rule=rule))
+        write_json(folder / CONFIG, content)
+    return folder / CONFIG
 
 
 def is_trained(name: str) -> bool:

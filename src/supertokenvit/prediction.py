@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from PIL import Image
+from timm.models import get_pretrained_cfg
 from torch import Tensor
 
 from .data.decode import BadImage, decode, printable, to_rgb
@@ -19,15 +20,16 @@ from .dense import TASKS
 from .engines.torch_engine import TorchNetwork
 from .errors import UsageError, UserError
 from .machine import best_device, best_precision, cores
-from .model_folder import ModelCard, TrainedModel, load_model, shipped_model
-from .preprocessing import normalize, views
+from .model_folder import ModelCard, TrainedModel, load_model, read_config, shipped_model
+from .preprocessing import WASTE, alike, normalize, padded, together, views
 from .products import convolution_pays
 from .run_folder import RunFolder
-from .tasks import Prediction
+from .tasks import Labels, Prediction
 
 Picture = str | os.PathLike | bytes | Image.Image | np.ndarray
 __all__ = ["Prediction", "Predictor", "load", "read_picture"]
 Views = Literal["none", "flip", "shift"]
+Resize = Literal["center", "squash", "border", "keep"]
 Network = Callable[[Tensor], Tensor]
 Sized = tuple[Tensor, tuple[int, int]]
 BATCH = 64  # larger ones gain nothing on a CPU, and rows come later
@@ -87,20 +89,45 @@ class Predictor:
         network = TorchNetwork(trained.model, where, precision, by_convolution=by_convolution)
         return cls(network, trained.classes, trained.data_config, trained.card, trained.path.name)
 
-    def logits(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor | Sequence[Tensor]) -> Tensor:
         """Answers for images that are preprocessed: the mean over their views.
 
         Gradients are kept unless the caller turns them off (torch.inference_mode, torch.no_grad).
 
         Args:
-            images: uint8 [N, 3, S, S], as `preprocess` makes them; S may differ from that of the training.
+            images: uint8 [N, 3, S, S], as `preprocess` makes them; S may differ from that of the training. Or N images
+                uint8 [3, h, w] of different shapes.
 
         Returns:
             float32 [N, K] on the CPU.
         """
+        if not isinstance(images, Tensor):
+            return self._logits_of_shapes(images)
         x = normalize(images, self.data_config["mean"], self.data_config["std"])
         seen = views(x, self.card.tta)
         return sum((weight * self.network(view).float() for weight, view in seen), start=torch.zeros(())).cpu()
+
+    def _logits_of_shapes(self, images: Sequence[Tensor]) -> Tensor:
+        """Answers for images uint8 [3, h, w] in batches of similar shapes, or of equal ones if the network takes no
+        others."""
+        takes_sizes = getattr(self.network, "takes_sizes", False)
+        groups = alike([(image.shape[1], image.shape[2]) for image in images], WASTE if takes_sizes else 0.0)
+        logits = []
+        for group in groups:
+            batch = together([images[place] for place in group])
+            logits.append(self.logits(batch) if isinstance(batch, Tensor) else self._padded_logits(batch))
+        return torch.cat(logits)[torch.tensor(sum(groups, [])).argsort()]
+
+    def _padded_logits(self, images: Sequence[Tensor]) -> Tensor:
+        """Answers for images uint8 [3, h, w] in one batch; the views of each are made before it is padded."""
+        network: Any = self.network
+        mean, std = self.data_config["mean"], self.data_config["std"]
+        seen = [views(normalize(image[None], mean, std), self.card.tta) for image in images]
+        total = torch.zeros(())
+        for several in zip(*seen, strict=True):  # one view of each image
+            batch, sizes = padded([view[0] for _, view in several])
+            total = total + several[0][0] * network(batch, sizes).float().cpu()
+        return total
 
     def __call__(self, images: Picture | Iterable[Picture], topk: int = 5) -> list[Any]:
         """Answers for one image or several.
@@ -195,6 +222,7 @@ def load(
     *,
     img_size: int | None = None,
     tta: Views | None = None,
+    resize: Resize | None = None,
     threshold: float | None = None,
     device: str | None = None,
     precision: Literal["fp32", "bf16", "auto"] = "fp32",
@@ -206,6 +234,8 @@ def load(
             most accurate of those.
         img_size: Side of the images that the network sees, in pixels; that of its training by default.
         tta: Views of an image over which the answer is the mean; those that the training set by default.
+        resize: How images get their size: "center" cuts the centre out, "squash" distorts, "border" adds a border,
+            "keep" keeps their shape, with nothing cut off (see preprocessing.Preprocess); as trained by default.
         threshold: Detection: score from which on boxes are answered; the one that fitted the validation images by
             default.
         device: cpu, cuda, mps; the best there is by default.
@@ -223,7 +253,14 @@ def load(
     """
     if tta not in (None, *get_args(Views)):
         raise UsageError(f"tta={tta}: must be none, flip or shift")
+    if resize not in (None, *get_args(Resize)):
+        raise UsageError(f"resize={resize}: must be center, squash, border or keep")
     trained = load_model(shipped_model() if run is None else run, img_size)
+    if tta not in (None, "none") and TASKS[trained.card.task].heads:
+        raise UsageError(f"tta={tta}: not for {trained.card.task}, whose answers have places in the image")
+    if resize is not None:
+        refuse_resize(trained, resize)
+        trained = replace(trained, data_config=trained.data_config | {"crop_mode": resize})
     if threshold is not None and not 0 <= threshold <= 1:
         raise UsageError(f"threshold={threshold}: must be from 0 to 1")
     if threshold is not None and trained.card.task != "detection":
@@ -234,3 +271,13 @@ def load(
     precision = best_precision(where)[0] if precision == "auto" else precision
     by_convolution = where.type == "cpu" and precision == "fp32" and convolution_pays()
     return Predictor.of(replace(trained, card=card), where, precision, by_convolution=by_convolution)
+
+
+def refuse_resize(trained: TrainedModel, resize: str) -> None:
+    """Raises UsageError for a way of resizing that a model cannot take."""
+    if not issubclass(TASKS[trained.card.task], Labels):
+        raise UsageError(f"resize={resize}: not for {trained.card.task}, which always sees the whole photograph")
+    architecture = read_config(trained.path)[1]["architecture"]
+    registered = get_pretrained_cfg(architecture)  # config.json does not say it
+    if resize == "keep" and registered is not None and registered.fixed_input_size:
+        raise UsageError(f"resize=keep: {architecture} takes square images of one size only")

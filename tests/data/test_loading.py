@@ -187,8 +187,8 @@ def test_batches_of_evaluation_are_whole_tensors_with_the_places_of_the_images(t
 def test_workers_hand_over_a_batch_by_one_descriptor():
     """A list of images took one for each, and a machine of many cores ran out of them."""
     images = [torch.zeros(3, 2, 2, dtype=torch.uint8)] * 3 + [BadImage("a", "damaged")]
-    stacked, places, bad, count = _stacked(images)
-    assert stacked.shape == (3, 3, 2, 2) and places == [0, 1, 2] and len(bad) == 1 and count == 4
+    pixels, shapes, places, bad, count = _stacked(images)
+    assert pixels.shape == (36,) and shapes == [(3, 2, 2)] * 3 and places == [0, 1, 2] and len(bad) == 1 and count == 4
 
 
 def test_a_long_path_for_temporary_files_takes_no_workers_which_would_never_answer(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from supertokenvit.data.splits import open_splits
 from supertokenvit.dense.masks import Fit, KeepPair, PairCrop, confusion_of, overlay, palette_image
 from supertokenvit.dense.segmentation import Seen, Segmentation
 from supertokenvit.dense.segmenter import HEADS, Segmenter
+from supertokenvit.errors import UsageError
 from supertokenvit.evaluation import EvaluationError, evaluate
 from supertokenvit.evaluation_report import evaluate_and_write
 from supertokenvit.model_folder import load_model
@@ -132,6 +133,13 @@ def test_every_head_goes_on_every_kind_of_backbone(head):
         assert all(f"{module}.weight" in names for module in (*first, model.pretrained_cfg["classifier"]))
 
 
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "convnext_atto"])
+def test_backbones_that_insist_on_a_size_take_any(name):
+    small = {"embed_dim": 24, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)} if "swin" in name else {}
+    model = Segmenter(name, 3, "fpn", **small | ({"img_size": 64} if small else {})).eval()
+    assert model(torch.randn(1, 3, 64, 128)).shape == (1, 3, 64, 128)
+
+
 def test_learned_grids_have_no_weight_decay():
     model = Segmenter("stt_t", 3, "fpn", width=32, heads=2)
     assert {n.rsplit(".", 3)[-2] for n in model.no_weight_decay()} == {"positions", "super_tokens"}
@@ -166,6 +174,11 @@ def test_answers_are_masks_in_the_photographs_own_size(trained):
     assert sum(answer.shares.values()) == pytest.approx(1)
     assert answer.shares["dark"] == pytest.approx((answer.mask == 0).mean())
     assert broken.mask is None and broken.error == "not an image"
+
+
+def test_views_are_refused(trained):
+    with pytest.raises(UsageError, match="tta=flip: not for segmentation"):
+        load(trained, tta="flip", device="cpu")
 
 
 def test_images_of_several_sizes_are_answered_as_alone(trained):
@@ -233,6 +246,8 @@ def test_it_starts_from_a_classifier_and_from_a_segmenter(trained, tmp_path):
     [
         ({"mixup": 0.2}, "mixup=0.2: not for segmentation"),
         ({"tta": "flip"}, "tta=flip: not for segmentation"),
+        ({"hflip": "alternating"}, "hflip=alternating: not for segmentation"),
+        ({"resize": "squash"}, "resize=squash: not for segmentation"),
         ({"head": "swan"}, "head=swan: must be one of fpn, "),
         ({"classes": ["a"]}, None),
     ],
@@ -264,6 +279,11 @@ def test_ragged_targets_do_what_is_asked_of_a_tensor():
     assert [item["a"].numel() for item in ragged[torch.tensor([4, 0, 4])]] == [4, 0, 4]
     assert ragged[1:3][1]["a"].tolist() == [2, 2] and ragged.to("cpu")[3]["a"].tolist() == [3, 3, 3]
     assert isinstance(ragged[:2], Ragged)
+
+
+def test_what_is_for_masks_only_is_refused_elsewhere(tmp_path):
+    with pytest.raises(RecipeError, match="ignore=3: not for classification"):
+        train("digits", out=str(tmp_path / "run"), console=QUIET, ignore=3, epochs=1)
 
 
 def test_a_recipe_knows_its_tasks():

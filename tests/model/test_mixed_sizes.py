@@ -102,6 +102,14 @@ def test_maps_are_zero_beyond_each_image_s_own_grid():
         assert found[:, own.shape[1] :].abs().sum() == 0 == found[:, :, own.shape[2] :].abs().sum()
 
 
+def test_logits_of_every_window_are_those_of_each_image_alone_and_zero_beyond():
+    model, images = tiny(global_pool=""), [x.detach() for x in images_of(SHAPES, torch.float32)]
+    for image, found in zip(images, model.forward_padded(*padded(images)), strict=True):
+        own = model(image[None])[0]
+        torch.testing.assert_close(found[:, : own.shape[1], : own.shape[2]], own, rtol=1e-4, atol=1e-5)
+        assert found[:, own.shape[1] :].abs().sum() == 0 == found[:, :, own.shape[2] :].abs().sum()
+
+
 def test_a_network_pruned_to_patches_gives_zeros_beyond_them():
     model = tiny()
     model.prune_intermediate_layers([0], prune_norm=False)

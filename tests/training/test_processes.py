@@ -107,6 +107,12 @@ def test_two_processes_train_what_one_trains(changes, alone, data, tmp_path):
     assert_same_run(alone, together(tmp_path / "run", data, **changes))
 
 
+@pytest.mark.slow
+def test_two_processes_train_on_the_sizes_that_one_trains_on(data, tmp_path):
+    sizes = {"sizes": [24, 32, 40], "epochs": 2}
+    assert_same_run(single(tmp_path / "alone", data, **sizes), together(tmp_path / "together", data, **sizes))
+
+
 @pytest.mark.parametrize(
     "changes",
     [{}, pytest.param({"shard": True, "accumulate": 2}, marks=pytest.mark.slow)],

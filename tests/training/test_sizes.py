@@ -17,7 +17,9 @@ from supertokenvit.cli import main
 from supertokenvit.data.augmentation import Crop, sample_generator
 from supertokenvit.data.loading import KeepSquare, Key, StepBatches, TrainImages, size_of_step, train_loader
 from supertokenvit.data.splits import open_splits
+from supertokenvit.errors import UsageError
 from supertokenvit.preprocessing import Preprocess
+from supertokenvit.tasks import Classification
 from supertokenvit.training import pacing
 from supertokenvit.training.choices import fill_in
 from supertokenvit.training.pacing import Pace, seconds_per_image
@@ -121,7 +123,7 @@ def test_sizes_are_read_from_the_command_line_from_yaml_and_from_python(given):
 
 @pytest.mark.parametrize("given", ["", "160;192", "160,big", [0, 32], [16.5], [True], []])
 def test_what_is_no_list_of_sizes_is_one_line(given):
-    with pytest.raises(RecipeError, match="sizes=.*: must be whole numbers of pixels with commas between"):
+    with pytest.raises(UsageError, match="sizes=.*: must be whole numbers of pixels with commas between"):
         Recipe(sizes=given)
 
 
@@ -148,7 +150,7 @@ def test_a_time_budget_counts_the_mean_over_the_sizes(monkeypatch):
 
     monkeypatch.setattr(TrainingStep, "__call__", step)
     recipe = Recipe(**TINY | {"sizes": [12, 16, 16, 24]})
-    training, _ = seconds_per_image(build(recipe, 2), recipe, torch.device("cpu"), 2, 0.0)
+    training, _ = seconds_per_image(build(recipe, 2), recipe, torch.device("cpu"), Classification(), 2, 0.0)
     assert training == pytest.approx(1e-6 * (12**2 + 2 * 16**2 + 24**2) / 4)
 
 
@@ -176,6 +178,33 @@ def test_a_training_on_several_sizes_is_that_of_its_largest_first_step_and_evalu
     config = json.loads((out / "model" / "config.json").read_text())
     assert config["pretrained_cfg"]["input_size"] == [3, 16, 16]
     assert config["model_args"]["img_size"] == [16, 16] or config["model_args"]["img_size"] == 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"sizes": [12, 16]}, [True, True, False, False]),
+        ({"sizes": [16]}, [True] * 4),
+        ({"sizes": [12, 16], "freeze": "stem"}, [False] * 4),
+    ],
+)
+def test_statistics_of_batchnorm_stay_from_half_of_the_steps_on_if_there_are_several_sizes(
+    tmp_path, monkeypatch, changes, expected
+):
+    seen = []
+    step = TrainingStep.__call__
+
+    def note(self, *batch):
+        norms = [layer for layer in self.model.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+        seen.append({layer.training for layer in norms})
+        assert self.model.training and self.model.head.training  # nothing else changes
+        return step(self, *batch)
+
+    monkeypatch.setattr(TrainingStep, "__call__", note)
+    data = make_folder(tmp_path / "data")
+    options = TINY | {"data": str(data), "out": str(tmp_path / "run"), "eval_epochs": 0.5} | changes
+    train_recipe(Recipe(**options), console=Console(quiet=True))
+    assert seen == [{mode} for mode in expected]
 
 
 def test_the_command_takes_sizes_with_commas(tmp_path, capsys):

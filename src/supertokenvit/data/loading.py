@@ -1,6 +1,7 @@
 """From a source to batches: decoded once into memory if they fit, else by workers, with the same result."""
 
 import itertools
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -164,6 +165,8 @@ def size_of_step(sizes: Sequence[int], seed: int, step: int) -> int:
     """The side of the images of a step: in every len(sizes) steps each size has its turn, in a random order.
 
     The first round goes from the largest to the smallest, so that a size that needs too much memory is found at once.
+    ultralytics' multi_scale and timm's NaFlex loader draw each batch's size independently instead; there, too,
+    evaluation has one size of its own.
     """
     turn, place = divmod(step, len(sizes))
     if turn == 0:
@@ -252,17 +255,24 @@ def _as_it_is(batch):
     return batch
 
 
-def _stacked(batch: list["Tensor | BadImage"]) -> tuple["Tensor | list[Tensor]", list[int], list[BadImage], int]:
-    """One tensor of what is whole, with the places, what is not, and how many they are.
+def _stacked(batch: list["Tensor | BadImage"]) -> tuple[Tensor, list[tuple], list[int], list[BadImage], int]:
+    """All pixels of what is whole, with the shapes, the places, what is not whole, and how many they are.
 
     Images of several sizes stay apart. Others must not be sent one by one: each takes a file descriptor.
     """
     places = [i for i, image in enumerate(batch) if isinstance(image, Tensor)]
     whole = [image for image in batch if isinstance(image, Tensor)]
-    if len({image.shape for image in whole}) > 1:
-        return whole, places, [image for image in batch if isinstance(image, BadImage)], len(batch)
-    images = torch.stack(whole) if whole else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
-    return images, places, [image for image in batch if isinstance(image, BadImage)], len(batch)
+    pixels = torch.cat([image.flatten() for image in whole]) if whole else torch.empty(0, dtype=torch.uint8)
+    shapes = [tuple(image.shape) for image in whole]
+    return pixels, shapes, places, [image for image in batch if isinstance(image, BadImage)], len(batch)
+
+
+def _unstacked(pixels: Tensor, shapes: Sequence[tuple]) -> "Tensor | list[Tensor]":
+    """One tensor of images that are of one shape, or a list of them."""
+    parts = pixels.split([math.prod(shape) for shape in shapes])
+    if len(set(shapes)) == 1:
+        return pixels.reshape(-1, *shapes[0])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def _leave_group(worker: int) -> None:
@@ -274,7 +284,10 @@ def _leave_group(worker: int) -> None:
 def eval_batches(
     source: Source, preprocess: Any, batch_size: int, workers: int
 ) -> Iterator[tuple["Tensor | list[Tensor]", list[int], list[BadImage]]]:
-    """Batches in order: images uint8 [N, 3, H, W], or a list if their sizes differ; indices; what is damaged."""
+    """Batches in order: images uint8 [N, 3, H, W], their indices, and those that could not be decoded.
+
+    Images that keep different shapes are a list.
+    """
     loader = DataLoader(
         EvalImages(source, preprocess),
         batch_size=batch_size,
@@ -283,8 +296,8 @@ def eval_batches(
         worker_init_fn=_leave_group,
     )
     start = 0
-    for images, places, bad, count in loader:
-        yield images, [start + place for place in places], bad
+    for pixels, shapes, places, bad, count in loader:
+        yield _unstacked(pixels, shapes), [start + place for place in places], bad
         start += count
 
 

@@ -34,13 +34,14 @@ class Detection(Task):
 
     name, score, score_name, short_name = "detection", "mean_average_precision", "mean average precision", "mAP"
     hits_name = ""
+    at_once = 8
     headline = {"mAP": "mean_average_precision", "AP50": "average_precision_50", "AP75": "average_precision_75"}
     columns = {"AP": "average_precision", "AP50": "average_precision_50", "precision": "precision", "recall": "recall"}
     counted = "boxes"
     heads = tuple(HEADS)
     not_for = (
         "resize", "crop_pct", "randaugment", "erasing", "mixup", "cutmix", "class_weights", "weighted_sampling",
-        "teacher", "layer_decay", "tta",
+        "teacher", "layer_decay", "tta", "sizes", "classes", "ignore",
     )  # fmt: skip
 
     @classmethod
@@ -148,7 +149,7 @@ class Detection(Task):
         names = [printable(answers.source.name(int(index))) for index in answers.indices]
         write_boxes(path, list(zip(names, answers.logits, strict=True)), predictor.classes)
 
-    def draw_worst(self, path: Path, answers: Any, predictor: Any) -> bool:
+    def draw_worst(self, path: Path, answers: Any, predictor: Any, why: Any = None) -> bool:
         """Draws the images with the most boxes that are missed or wrong."""
         found, truth = answers.logits, answers.targets
         return draw_worst(path, answers.source, answers.indices, found, truth, predictor.classes, self.least_score)

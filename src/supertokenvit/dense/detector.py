@@ -6,7 +6,6 @@ images     [B, 3, H, W]
  head      for each place of each level: a score for each class, and a box
 """
 
-import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,7 +14,6 @@ from typing import Any, NamedTuple
 import timm
 import torch
 from timm.layers import Format
-from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -24,6 +22,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from .backbone import of_any_size
 
 CHANNELS = 128  # of the pyramid; 256, as in the papers, would take longer than a small backbone
 CONVOLUTIONS = 2  # of the head before its answers, for the same reason; the papers have 4
@@ -128,13 +128,7 @@ def backbone_of(name: str, **options: Any) -> Any:
         name: Of the model.
         **options: Further arguments of timm.create_model.
     """
-    cfg = get_pretrained_cfg(name)
-    # what ViT and what Swin call it; others raise a TypeError
-    ways: list[dict[str, Any]] = [{"dynamic_img_size": True}, {"strict_img_size": False}]
-    for way in ways if cfg is not None and cfg.fixed_input_size else []:
-        with contextlib.suppress(TypeError):
-            return timm.create_model(name, features_only=True, **options, **way)
-    return timm.create_model(name, features_only=True, **options)
+    return of_any_size(partial(timm.create_model, name, features_only=True), name, **options)
 
 
 class Detector(nn.Module):

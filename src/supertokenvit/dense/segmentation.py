@@ -58,20 +58,14 @@ class Segmentation(LogitsTask):
 
     name, score, score_name, short_name = "segmentation", "mean_iou", "mean IoU", "mIoU"
     hits_name = "pixel accuracy"
+    at_once = 8
     headline = {"mean IoU": "mean_iou", "pixel accuracy": "pixel_accuracy"}
     columns = {"IoU": "iou", "precision": "precision", "recall": "recall"}
     heads = HEADS
     not_for = (
-        "randaugment",
-        "erasing",
-        "mixup",
-        "cutmix",
-        "weighted_sampling",
-        "teacher",
-        "layer_decay",
-        "tta",
-        "sizes",
-    )
+        "resize", "crop_pct", "sizes", "randaugment", "erasing", "mixup", "cutmix", "weighted_sampling", "teacher",
+        "layer_decay", "tta",
+    )  # fmt: skip
 
     @classmethod
     def create(cls, name: str, num_classes: int, head: str | None, **options: Any) -> nn.Module:
@@ -202,7 +196,7 @@ class Segmentation(LogitsTask):
         """Writes file, mean IoU over the classes that are seen, pixel accuracy and mean loss of a pixel."""
         write_rows(path, [(name_of(answers.source, index), *_figures_of(seen)) for index, seen in _pairs(answers)])
 
-    def draw_worst(self, path: Path, answers: Any, predictor: Any) -> bool:
+    def draw_worst(self, path: Path, answers: Any, predictor: Any, why: Any = None) -> bool:
         """Draws the images with the fewest right pixels: photograph, truth and answer."""
         worst = sorted(_pairs(answers), key=lambda pair: _figures_of(pair[1])[1])[:WORST]
         drawn = []

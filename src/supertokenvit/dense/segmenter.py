@@ -6,6 +6,7 @@ images     [B, 3, H, W]     any H, W
  logits    [B, K, H, W]     enlarged to the image
 """
 
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
+from .backbone import of_any_size
 
 HEADS = (
     "fpn",
@@ -53,7 +55,8 @@ class Segmenter(nn.Module):
         import segmentation_models_pytorch as smp
 
         weights = "pretrained" if pretrained else None
-        self.net = smp.create_model(head, f"tu-{name}", encoder_weights=weights, classes=num_classes, **options)
+        make = partial(smp.create_model, head, f"tu-{name}", encoder_weights=weights, classes=num_classes)
+        self.net = of_any_size(make, name, **options)
         self.num_classes, self.head = num_classes, head
         self.options = {key: value for key, value in options.items() if key != "pretrained_cfg_overlay"}
         self.backbone = [self.net.encoder.model]  # in a list: its weights are those of `net`

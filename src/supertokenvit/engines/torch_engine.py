@@ -36,19 +36,30 @@ class TorchNetwork:
         self.model, self.device, self.precision = model.to(device), device, precision
         self.call: Any = torch.compile(model) if compiled else model
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Returns float32 logits [N, K] on the device for normalised images [N, C, H, W] on any device."""
+    @property
+    def takes_sizes(self) -> bool:
+        """Whether the model answers for images of different sizes in one batch."""
+        return hasattr(self.model, "forward_padded")
+
+    def __call__(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Returns float32 logits [N, K] on the device for normalised images [N, C, H, W] on any device.
+
+        Args:
+            images: All of one size, or each padded on the right and at the bottom.
+            sizes: Height and width of each image [N, 2], for a model that takes them.
+        """
         learning = [module for module in self.model.modules() if module.training]
         if not learning:
-            return self.answer(images)
+            return self.answer(images, sizes)
         self.model.eval()
         try:
-            return self.answer(images)
+            return self.answer(images, sizes)
         finally:
             for module in learning:  # one by one, because frozen parts were in eval mode
                 module.training = True
 
-    def answer(self, images: Tensor) -> Tensor:
+    def answer(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Returns the logits in the mode that the model is in."""
         with autocast(self.precision, self.device), fastest(self.by_convolution):
-            return self.call(images.to(self.device)).float()
+            images = images.to(self.device)
+            return (self.call(images) if sizes is None else self.model.forward_padded(images, sizes)).float()  # type: ignore[operator]

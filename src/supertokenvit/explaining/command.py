@@ -17,7 +17,8 @@ from ..data.listing import find_images
 from ..model.network import SuperTokenTransformer
 from ..prediction import Predictor, load, read_picture
 from ..preprocessing import normalize
-from .drawing import Panel, draw_panels, overlay, paint_talk, panel
+from ..tasks.drawing import Panel, draw_panels, panel
+from .drawing import overlay, paint_talk
 from .explanation import Explanation, ExplanationError, explain, method_of, network_of
 from .talk import listened
 

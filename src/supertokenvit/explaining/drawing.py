@@ -1,8 +1,6 @@
 """Pictures of explanations: the photograph with what spoke for a class, and against it, in colour."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -11,7 +9,6 @@ from .explanation import Explanation
 
 FOR, AGAINST = np.array([255, 70, 0]), np.array([0, 90, 255])
 STRONGEST = 0.75  # opacity of the largest value
-SMALL = 400  # pixels of the longer side of a panel
 FADED = 0.35  # of the photograph's own colour that is taken out where nothing speaks
 
 
@@ -68,11 +65,13 @@ def marked(
 ) -> Image.Image:
     """Draws the borders of the windows, each with a text, and a thick orange border around the framed one."""
     draw = ImageDraw.Draw(image)
-    thin = max(1, min(image.size) // 300)
+    thin, size = max(1, min(image.size) // 300), max(10, min(image.size) // 24)
     places = list(rectangles(explanation))
     for place, text in zip(places, texts, strict=True):
         draw.rectangle(place, outline="white", width=thin)
-        draw.text((place[0] + 4, place[1] + 4), text, fill="white", stroke_width=1, stroke_fill="black")
+        draw.text(
+            (place[0] + 4, place[1] + 4), text, fill="white", font_size=size, stroke_width=thin, stroke_fill="black"
+        )
     if framed is not None:
         draw.rectangle(places[framed], outline=tuple(map(int, FOR)), width=4 * thin)
     return image
@@ -85,42 +84,3 @@ def rectangles(explanation: Explanation) -> Iterator[tuple[float, float, float, 
     for i, j in np.ndindex(explanation.windows.shape):
         x, y = box.left + width * j, box.top + height * i
         yield x, y, min(x + width, box.right), min(y + height, box.bottom)
-
-
-@dataclass
-class Panel:
-    """A small picture with a title."""
-
-    image: Image.Image
-    title: str
-
-
-def panel(image: Image.Image, title: str) -> Panel:
-    """Makes a panel of a photograph of any size."""
-    small = image.copy()
-    small.thumbnail((SMALL, SMALL))
-    return Panel(small, title)
-
-
-def draw_panels(path: Path, rows: Sequence[Sequence[Panel]], title: str = "") -> None:
-    """Draws rows of panels as a PNG.
-
-    Args:
-        path: Of the picture.
-        rows: They may differ in length.
-        title: Of the whole picture.
-    """
-    from matplotlib.figure import Figure
-
-    columns = max(map(len, rows))
-    figure = Figure(figsize=(2.6 * columns, 2.9 * len(rows)), layout="constrained")
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for line, panels in zip(axes, rows, strict=True):
-        for axis, one in zip(line, panels, strict=False):
-            axis.imshow(np.asarray(one.image))
-            axis.set_title(one.title, fontsize=8, parse_math=False)  # a $ in a name is no formula
-    if title:
-        figure.suptitle(title, fontsize=9)
-    figure.savefig(path, dpi=110)

@@ -143,7 +143,7 @@ def network_of(predictor: Predictor) -> nn.Module:
     """Returns the network whose answers can be explained.
 
     Raises:
-        ExplanationError: It does not run in torch, or is in training mode.
+        ExplanationError: It does not run in torch, is in training mode, or looks at images in their own shape.
     """
     network = predictor.network
     if not isinstance(predictor.task, Labels):
@@ -154,6 +154,8 @@ def network_of(predictor: Predictor) -> nn.Module:
         raise ExplanationError(f"{predictor.name}: needs a model in torch to be explained")
     if network.model.training:
         raise ExplanationError(f"{predictor.name}: needs eval mode to be explained")
+    if predictor.preprocess.mode == "keep":
+        raise ExplanationError(f"{predictor.name}: only squares are explained; load it without resize=keep")
     return network.model
 
 
@@ -161,7 +163,8 @@ def follows_super_tokens(predictor: Predictor) -> bool:
     """Says whether answers can be explained by the path through Super tokens."""
     network = predictor.network
     model = network.model if isinstance(network, TorchNetwork) else None
-    return isinstance(model, SuperTokenTransformer) and model.class_token is not None
+    ours = isinstance(model, SuperTokenTransformer) and model.class_token is not None
+    return ours and predictor.preprocess.mode != "keep"
 
 
 def method_of(predictor: Predictor, model: nn.Module, method: str | None) -> str:

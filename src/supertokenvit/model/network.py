@@ -21,7 +21,7 @@ from .learned_grid import LearnedGrid
 from .mixer import Mixer
 from .stem import Stem
 from .timm_contract import TimmContract, check_count, check_pool, check_rate
-from .windows import SuperTokenMap, Windows, at_least_each, beyond, patch_grid_size
+from .windows import SuperTokenMap, Windows, at_least_each, patch_grid_size, zero_beyond
 
 ALL_LAYERS = 1 << 30  # as the number of the last layer to run
 
@@ -145,7 +145,7 @@ class SuperTokenTransformer(TimmContract):
         x = self.windows.patch_grid(x, grid, size) if self.ends_in_patches else self.super_map(x, grid)
         if sizes is not None:
             unit = self.stride * (1 if self.ends_in_patches else self.windows.side)
-            x = x.masked_fill(beyond(at_least_each(sizes, unit), x.shape[2], x.shape[3]).unsqueeze(1), 0.0)
+            x = zero_beyond(x, at_least_each(sizes, unit))
         return x
 
     def forward_tokens(
@@ -233,7 +233,8 @@ class SuperTokenTransformer(TimmContract):
         if pre_logits:
             return x
         if self.global_pool == "":  # a classifier on every Super token
-            return self.head(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            x = self.head(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            return x if own is None else zero_beyond(x, at_least_each(own, self.windows.side))
         return self.head(x)
 
     def forward(self, x: Tensor) -> Tensor:

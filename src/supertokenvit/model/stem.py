@@ -9,7 +9,7 @@ from timm.layers import ConvNormAct
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .windows import at_least_each, beyond
+from .windows import at_least_each, zero_beyond
 
 
 def channels_last(x: torch.Tensor) -> torch.Tensor:
@@ -32,7 +32,7 @@ class ChannelsLast(nn.Sequential):
                 x = layer(x)
             else:
                 rows, columns = x.shape[2], x.shape[3]
-                x = layer(x.masked_fill(beyond(sizes, rows, columns).unsqueeze(1), 0.0))
+                x = layer(zero_beyond(x, sizes))
                 if (x.shape[2], x.shape[3]) != (rows, columns):
                     sizes = at_least_each(sizes, 2)
         return x

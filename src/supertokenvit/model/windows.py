@@ -139,6 +139,11 @@ def beyond(sizes: Tensor, rows: int, columns: int) -> Tensor:
     return down | right
 
 
+def zero_beyond(x: Tensor, sizes: Tensor) -> Tensor:
+    """Sets a map [B, C, h, w] to zero beyond each image's own `sizes` [B, 2] in rows and columns, whatever is there."""
+    return x.masked_fill(beyond(sizes, x.shape[2], x.shape[3]).unsqueeze(1), 0.0)
+
+
 def additive_mask(outside: Tensor, dtype: torch.dtype) -> Tensor:
     """Makes the mask that is added to attention logits: 0, and -inf where `outside`."""
     return torch.zeros(outside.shape, dtype=dtype, device=outside.device).masked_fill(outside, float("-inf"))

@@ -1,4 +1,4 @@
-"""Every answer of an evaluation of labels: as a table."""
+"""Every answer of an evaluation of labels: as a table, and the worst as a picture."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.decode import printable
+from ..data.sources import Source
 from ..run_folder import put_in_place
+from .drawing import Panel, draw_panels, panel
+from .task import Why
+
+WORST = 24  # images in the picture of the worst answers
+THUMBNAIL = 160  # pixels of a side there
 
 
 @dataclass
@@ -64,3 +70,37 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
             figures = f"{row.probability:.6g}", f"{row.loss:.6g}"
             writer.writerow([row.file, "|".join(row.true), "|".join(row.predicted), *figures])
     put_in_place(temporary, path)
+
+
+def draw_worst(path: Path, rows: Sequence[Row], source: Source, enough: int, why: Why | None = None) -> bool:
+    """Draws the wrongly answered images with the largest losses, and says whether there are any.
+
+    Args:
+        path: Of the picture. An older one is removed if no answer is wrong.
+        rows: Every answer.
+        source: The images.
+        enough: Pixels of the shorter side that are enough to explain an answer.
+        why: Paints what spoke for an answer, to stand beside each image.
+    """
+    wrong = sorted((row for row in rows if row.true != row.predicted), key=lambda row: -row.loss)[:WORST]
+    if not wrong:
+        path.unlink(missing_ok=True)
+        return False
+    panels: list[Panel] = []
+    for row in wrong:
+        image = source.image(row.index, enough=max(THUMBNAIL, enough if why is not None else 0))
+        true, said = (shortened("+".join(labels) or "none") for labels in (row.true, row.predicted))
+        panels.append(panel(image, f"{true}\nfor {said} {100 * row.probability:.0f} %"))
+        if why is not None and row.predicted:
+            panels.append(panel(why(image, row.predicted[0]), f"why\n{shortened(row.predicted[0])}"))
+        elif why is not None:
+            panels.append(panel(image, "no label\nto explain"))
+    columns = min(6, len(panels))
+    lines = [panels[start : start + columns] for start in range(0, len(panels), columns)]
+    draw_panels(path, lines, "Largest losses of wrong answers: true class, for what it was taken, how surely")
+    return True
+
+
+def shortened(text: str, length: int = 22) -> str:
+    """Returns a text of at most that many letters."""
+    return text if len(text) <= length else f"{text[: length - 3]}..."

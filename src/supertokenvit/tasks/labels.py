@@ -15,16 +15,18 @@ from torch import Tensor, nn
 from ..data.augmentation import BatchAugmentation, Crop
 from ..data.loading import Keep, KeepSquare, TrainImages
 from ..data.sources import Source, targets_by_name, unknown_classes
-from ..preprocessing import Preprocess
+from ..preprocessing import Preprocess, together
 from .drawing import draw_titled
 from .figures import Evaluation, FiguresError, class_figures, mean_of
 from .label_answers import Prediction
-from .label_rows import rows_of, write_rows
-from .task import LogitsTask
+from .label_rows import draw_worst, rows_of, write_rows
+from .task import LogitsTask, Why
 
 
 class Labels(LogitsTask):
     """Questions to an image as a whole: answers are logits [N, K], targets class numbers [N] or values [N, K]."""
+
+    not_for = ("classes", "ignore")
 
     @classmethod
     def create(cls, name: str, num_classes: int, head: str | None, **options: Any) -> nn.Module:
@@ -101,11 +103,15 @@ class Labels(LogitsTask):
         """Writes file, true, predicted, probability and loss; | separates several labels."""
         write_rows(path, list(rows_of(answers, predictor)))
 
+    def draw_worst(self, path: Path, answers: Any, predictor: Any, why: Why | None = None) -> bool:
+        """Draws the wrongly answered images with the largest losses."""
+        return draw_worst(path, list(rows_of(answers, predictor)), answers.source, predictor.preprocess.enough, why)
+
     def predictions(
         self, predictor: Any, names: list[str], images: list[Tensor], sizes: list[tuple[int, int]], topk: int
     ) -> list[Prediction]:
         """Names the likeliest classes."""
-        top = self.probabilities(predictor.logits(torch.stack(images))).topk(topk)
+        top = self.probabilities(predictor.logits(together(images))).topk(topk)
         answers = []
         for name, indices, values in zip(names, top.indices.tolist(), top.values.tolist(), strict=True):
             if all(map(math.isfinite, values)):

@@ -1,15 +1,19 @@
 """The one interface of all tasks: network, samples, loss, answers, figures and pictures."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from PIL import Image
 from torch import Tensor, nn
 
 from ..data.sources import Source
 from .figures import Evaluation
+
+Why = Callable[[Image.Image, str], Image.Image]  # a photograph and a class -> what spoke for it, painted over it
 
 
 class Ragged(list):
@@ -68,6 +72,8 @@ class Task(ABC):
     """Names of the heads that a backbone may have, the usual one first; none where it has a classifier."""
     not_for: ClassVar[tuple[str, ...]] = ()
     """Options of a training that mean nothing here."""
+    at_once: ClassVar[int] = 256
+    """Images at most that the network answers for at once, in an evaluation of a training and in later use."""
     headline: ClassVar[dict[str, str]]
     """Fields of its Evaluation that are said first, by what people call them."""
     counted: ClassVar[str] = "images"
@@ -203,6 +209,17 @@ class Task(ABC):
             path: Of the file; it has its name only when it is complete.
             answers: From evaluation.answer.
             predictor: That gave them.
+        """
+
+    @abstractmethod
+    def draw_worst(self, path: Path, answers: Any, predictor: Any, why: Why | None = None) -> bool:
+        """Draws the images with the worst answers; says whether there are any, and removes an older picture if not.
+
+        Args:
+            path: Of the picture.
+            answers: From evaluation.answer.
+            predictor: That gave them.
+            why: Paints over a photograph what spoke for a class, if that is known.
         """
 
     @abstractmethod

@@ -201,6 +201,8 @@ def check(recipe: Recipe, splits: Splits) -> None:
     for name in task.not_for:
         if getattr(recipe, name) != getattr(Recipe(), name):
             raise RecipeError(f"{name}={getattr(recipe, name)}: not for {task.name}; leave it out")
+    if task.heads and recipe.hflip == "alternating":
+        raise RecipeError(f"hflip=alternating: not for {task.name}; give a probability")
     if recipe.head is not None and recipe.head not in task.heads:
         known = f"one of {', '.join(task.heads)}" if task.heads else f"none for {task.name}"
         raise RecipeError(f"head={recipe.head}: must be {known}")

@@ -19,7 +19,6 @@ from .assembly import Run
 from .report import write_report
 
 LOOKED_AT = 2000  # validation images that are decoded before the first step
-BATCH = 256
 
 
 class Judge:
@@ -56,8 +55,10 @@ class Judge:
         if not in_memory and every > LOOKED_AT:
             share = Subset(share, np.linspace(0, every - 1, LOOKED_AT).astype(np.int64))
         kept, damaged = [], []
-        batches = eval_batches(share, run.task.preprocess(run.data_config), BATCH, 0 if in_memory else self.workers)
-        for batch in watched(batches, "Decoding validation images", -(-len(share) // BATCH), run.console):
+        batches = eval_batches(
+            share, run.task.preprocess(run.data_config), run.task.at_once, 0 if in_memory else self.workers
+        )
+        for batch in watched(batches, "Decoding validation images", -(-len(share) // run.task.at_once), run.console):
             damaged += [str(error) for error in batch[2]]
             kept += [batch] if in_memory else []
         damaged = sum(run.processes.gather(damaged), [])
@@ -75,7 +76,7 @@ class Judge:
             Predictor.of(self.described(model), run.device, precision),
             source,
             batches=self.val_batches if source is run.val else None,
-            batch_size=BATCH,
+            batch_size=run.task.at_once,
             workers=0 if len(source) < 2000 else self.workers,
             skip_damaged=run.recipe.skip_damaged,
             progress=False,

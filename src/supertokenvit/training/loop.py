@@ -28,6 +28,7 @@ from .starting_model import build
 from .step import NotFinite, TrainingStep
 
 WAITING = 0.1  # of the time: from here on it is said how much goes into waiting for data
+SETTLED = 0.5  # of the steps: from here on BatchNorm's statistics stay, if images have several sizes
 DROPOUT = 1 << 30  # keeps its random numbers apart from those of places in a batch
 
 
@@ -63,7 +64,7 @@ class Trainer:
         self.workers = default_workers() if run.recipe.workers is None else run.recipe.workers
         self.place = self.processes.share(run.batch_size)
         self.at = Standing()
-        self.waiting_said = False
+        self.waiting_said = self.settled = False
         self.named = {str(error) for error in run.images.damaged}
         self.interruption = interruption or Interruption()
         self.judge = Judge(run, self.workers, again=state is not None)
@@ -153,6 +154,8 @@ class Trainer:
         at.waited += time.monotonic() - waiting
         if at.step == 0 and self.processes.is_main:
             run.task.draw_samples(run.folder.samples, inputs[:24].contiguous(), targets[:24], run.classes)
+        if len(set(self.recipe.training_sizes)) > 1:
+            self.settle_norms()
         seed_step(self.recipe.seed, at.step + 1, DROPOUT + self.processes.rank)
         lr = learning_rate(at.step, run.steps, self.recipe)
         try:
@@ -292,6 +295,20 @@ class Trainer:
         self.run.model.train()
         for part in self.run.frozen:
             part.eval()
+
+    def settle_norms(self) -> None:
+        """Lets BatchNorm normalise by its running statistics from SETTLED of the steps on.
+
+        Those are a mean over the sizes, and the model will be used with them; a batch of one size has others.
+        """
+        settled = self.at.step >= SETTLED * self.run.steps
+        if settled and not self.settled:
+            self.share_buffers()
+        self.settled = settled
+        self.train_mode()
+        for layer in self.run.model.modules():
+            if settled and isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                layer.eval()
 
     def name_damaged(self, damaged: list[str]) -> None:
         """Says once of each damaged image that it is left out."""

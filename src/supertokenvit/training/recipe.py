@@ -1,10 +1,10 @@
 """The one place where an option of `supertokenvit train` is declared."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Literal, Optional, Tuple, Union
 
 from ..errors import UsageError
+from ..sizes import read_sizes
 
 
 class RecipeError(UsageError):
@@ -41,21 +41,6 @@ def changes_of(given: Dict[str, Any], defaults: Dict[str, Any]) -> Dict[str, Any
     changed = {name: value for name, value in given.items() if value != defaults[name]}
     check_changes(changed)
     return changed
-
-
-def read_sizes(sizes: Optional[Union[Sequence[int], str]]) -> Optional[Tuple[int, ...]]:
-    """Reads sides of images in pixels, as 160,192,224 or [160, 192, 224], and puts them in order.
-
-    Raises:
-        RecipeError: They are none.
-    """
-    if sizes is None:
-        return None
-    given = sizes.strip("[]").split(",") if isinstance(sizes, str) else sizes
-    read = [int(size) for size in given if str(size).strip().isdecimal()]
-    if not read or len(read) < len(given) or min(read) < 1:
-        raise RecipeError(f"sizes={sizes}: must be whole numbers of pixels with commas between, as 160,192,224")
-    return tuple(sorted(read))
 
 
 def check_changes(changed: Dict[str, Any]) -> None:
@@ -207,7 +192,7 @@ class Recipe:
         return self.sizes or (self.img_size or 0,)
 
     def __post_init__(self) -> None:
-        self.sizes = read_sizes(self.sizes)
+        self.sizes = None if self.sizes is None else read_sizes(self.sizes)
         if self.epochs is not None and self.minutes is not None:
             raise RecipeError("epochs and minutes are both set: the time budget decides the epochs, so give only one")
         if isinstance(self.class_weights, dict):  # YAML takes a class that is called 1 for a number
