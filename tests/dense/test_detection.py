@@ -1,6 +1,9 @@
 """Detection is trained, measured and resumed like every other task."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +180,20 @@ def test_class_counts_and_blank_targets():
     blank = task.blank_targets(3, 64, 5)
     assert len(blank) == 3 and blank[0]["boxes"].shape == (10, 4) and task.weight(blank) == 3
     assert (blank[0]["boxes"][:, 2:] > blank[0]["boxes"][:, :2]).all() and blank[0]["boxes"].max() <= 64
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_measure_together(data, tmp_path):
+    """Figures are measured by one of them: torchmetrics would wait there for the other one for ever."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = ["--data", data, "--out", str(tmp_path / "run"), "--model", "resnet10t", "--img_size", "64"]
+    words += ["--batch_size", "4", "--precision", "fp32", "--epochs", "1", "--device", "cpu"]
+    command = [*launcher, "-m", "supertokenvit.cli", "train", *words]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "test" in json.loads((tmp_path / "run" / "evaluation.json").read_text())
 
 
 @pytest.mark.slow

@@ -53,8 +53,13 @@ def box_figures(
     """
     from torchmetrics.detection import MeanAveragePrecision
 
+    # answers of all processes are here already, and only the main one measures: a Metric would wait for the others
     metric = MeanAveragePrecision(
-        iou_thresholds=OVERLAPS, rec_thresholds=RECALLS, extended_summary=True, backend="pycocotools"
+        iou_thresholds=OVERLAPS,
+        rec_thresholds=RECALLS,
+        extended_summary=True,
+        backend="pycocotools",
+        sync_on_compute=False,
     )
     metric.update([_answer(f) for f in found], [_truth(t) for t in targets])
     result = metric.compute()
