@@ -20,6 +20,7 @@ from .explaining.command import Folder, explain_files
 from .explaining.explanation import method_of, network_of
 from .machine import keep_freed_memory
 from .prediction import BATCH, Prediction, PredictionError, load, read_picture
+from .run_folder import PREDICTIONS
 
 ROW_GROUP = 10_000
 PICTURES_AT_ONCE = 8  # whose answers, in the photographs' own sizes, are in memory
@@ -61,7 +62,7 @@ def predict_and_print(
     if explain is not None:
         method_of(predictor, network_of(predictor), None)  # what cannot be explained is said before the work
     topk = min(topk, len(predictor.classes))
-    pictures = Pictures(Path(out or "predictions")) if predictor.task.heads else None
+    pictures = Pictures(Path(out or "predictions"), files) if predictor.task.heads else None
     writer = None if out is None or pictures is not None else writer_for(Path(out), topk)
     if pictures is not None:
         batch_size = min(batch_size, predictor.task.at_once)
@@ -71,8 +72,9 @@ def predict_and_print(
     width = min(WIDEST, max((len(printable(file)) for file in files), default=0))
     wrong: set[str] = set()
     began = time.monotonic()
-    rows = watched(predictor.predict(files, topk, batch_size), len(files), hidden=out is None)
-    for row in rows if writer is None else writer.kept(rows):
+    rows = watched(predictor.predict(files, topk, batch_size), len(files), hidden=writer is None)
+    kept_by = writer if pictures is None else pictures.rows
+    for row in rows if kept_by is None else kept_by.kept(rows):
         if row.error is not None:
             wrong.add(row.file)
             print(f"supertokenvit: {row.file}: {row.error}", file=sys.stderr)
@@ -110,17 +112,23 @@ def watched(rows: Iterator[Prediction], total: int, hidden: bool) -> Iterator[Pr
 
 
 class Pictures:
-    """A folder of answers as pictures, each called after its photograph.
+    """A folder of answers as pictures, each called after its photograph, with all answers as lines of JSON.
 
     Args:
         folder: Where to.
+        photographs: That are answered for.
+
+    Raises:
+        UsageError: It is a file of answers, or the folder of a photograph, which could be overwritten.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, photographs: Sequence[Path]) -> None:
         self.folder, self.used = folder, set[str]()
         if folder.suffix in WRITERS:
             raise UsageError(f"--out {folder}: the answers are pictures: name a folder; --json prints figures")
-        folder.mkdir(parents=True, exist_ok=True)
+        if any(path.resolve().parent == folder.resolve() for path in photographs):
+            raise UsageError(f"--out {folder}: photographs are in it, which would be overwritten: name another folder")
+        self.rows = JsonLines(folder / PREDICTIONS, 0)
 
     def write(self, row: Any) -> None:
         """Writes the pictures of an answer."""

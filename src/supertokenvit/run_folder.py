@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from .errors import UserError
 
+PREDICTIONS = "predictions.jsonl"  # all answers, in a folder of answers that are pictures
 LOG_BEGINS = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")  # as RunFolder.add_to_log writes lines
 
 
@@ -189,7 +190,7 @@ def is_output(names: Set[str]) -> bool:
     Args:
         names: What is in the folder.
     """
-    if "explanations.png" in names or {"rows.csv", "throughput.png"} <= names:  # of explain and of benchmark
+    if PREDICTIONS in names or "explanations.png" in names or {"rows.csv", "throughput.png"} <= names:  # of other verbs
         return True
     run = "recipe.yaml" in names and not names.isdisjoint({"log.txt", "environment.json", "checkpoints"})
     return run or any(name.startswith("evaluation") and name.endswith((".json", ".csv")) for name in names)

@@ -24,6 +24,7 @@ from supertokenvit.dense.detection import canvas_of, in_photograph
 from supertokenvit.dense.detector import MULTIPLE
 from supertokenvit.errors import UserError
 from supertokenvit.model_folder import ModelCard, TrainedModel, save_model
+from supertokenvit.run_folder import is_output
 from supertokenvit.tasks import FiguresError
 from supertokenvit.training.recipe import Recipe
 from supertokenvit.training.report import read_metrics
@@ -97,6 +98,11 @@ def test_predict_writes_pictures_and_prints_rows(run, data, tmp_path, monkeypatc
         assert box["label"] in ("blue", "red")
     with Image.open(tmp_path / "predictions" / "000.png") as picture:
         assert picture.size == (64, 48)
+    lines = (tmp_path / "predictions" / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [row] and is_output({"000.png", "predictions.jsonl"})
+    with pytest.raises(SystemExit):
+        main(["predict", str(image), "--model", str(run), "--out", str(image.parent), "--device", "cpu"])
+    assert "photographs are in it" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["predict", str(image), "bad.png", "--model", str(run), "--threshold", "1", "--device", "cpu"])
     said = capsys.readouterr()
