@@ -182,7 +182,12 @@ def print_sizes(rows: Sequence[AtSize], title: str, own: int, predictor: Predict
     for row in rows:
         marks = ["best"] * (row is chosen) + ["the model's own"] * (row.img_size == own)
         score, speed = 100 * task.score_of(row.figures), row.images_per_second
-        figures = f"{score:.2f}", f"{row.figures.loss:.4f}", f"{speed:,.0f}", f"{row.gmacs:.3f}"
+        figures = (
+            f"{score:.2f}",
+            "-" if row.figures.loss is None else f"{row.figures.loss:.4f}",
+            f"{speed:,.0f}",
+            f"{row.gmacs:.3f}",
+        )
         table.add_row(f"{row.img_size} px", *figures, ", ".join(marks))
     console.print(table)
 
