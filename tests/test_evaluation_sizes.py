@@ -14,6 +14,8 @@ from rich.console import Console
 from timm.data import resolve_data_config
 
 from supertokenvit import evaluation_sizes, model_folder
+from supertokenvit.benchmarking.cost import cost_of
+from supertokenvit.benchmarking.options import Contestant
 from supertokenvit.cli import main
 from supertokenvit.data.loading import eval_batches
 from supertokenvit.data.sources import Source
@@ -81,6 +83,12 @@ def test_operations_are_those_of_the_linear_layers_and_convolutions_counted_by_h
     assert (
         counted[0] < 1e9 * gmacs_of(model, 32) < 1.1 * counted[0]
     )  # attention and the last local layer's sums besides
+
+
+@pytest.mark.parametrize("name", ["stt_nano", "test_vit"])
+def test_operations_are_those_that_the_benchmark_counts(name):
+    cost = cost_of(Contestant(name), 160, 1)
+    assert gmacs_of(timm.create_model(name), 160) == pytest.approx(cost.macs / 1e9)
 
 
 @pytest.mark.parametrize("size", [12, 24])

@@ -164,10 +164,13 @@ def images_per_second(predictor: Predictor, size: int, batch_size: int) -> float
 
 
 def gmacs_of(model: nn.Module, size: int) -> float:
-    """Counts the billions of multiply-accumulates for an image of that side, on the meta device."""
-    twin = copy.deepcopy(model).to("meta").requires_grad_(False)
+    """Counts the billions of multiply-accumulates for an image of that side."""
+    twin = copy.deepcopy(model).requires_grad_(False).eval()
+    for module in twin.modules():
+        if hasattr(module, "fused_attn"):  # the counter does not know that of CPUs
+            module.fused_attn = False  # type: ignore[assignment]
     with FlopCounterMode(display=False) as counter:
-        twin(torch.empty(1, 3, size, size, device="meta"))
+        twin(torch.zeros(1, 3, size, size, device=next(twin.parameters()).device))
     return counter.get_total_flops() / 2e9
 
 
@@ -182,12 +185,8 @@ def print_sizes(rows: Sequence[AtSize], title: str, own: int, predictor: Predict
     for row in rows:
         marks = ["best"] * (row is chosen) + ["the model's own"] * (row.img_size == own)
         score, speed = 100 * task.score_of(row.figures), row.images_per_second
-        figures = (
-            f"{score:.2f}",
-            "-" if row.figures.loss is None else f"{row.figures.loss:.4f}",
-            f"{speed:,.0f}",
-            f"{row.gmacs:.3f}",
-        )
+        loss = "-" if row.figures.loss is None else f"{row.figures.loss:.4f}"  # a detector's answers have none
+        figures = f"{score:.2f}", loss, f"{speed:,.0f}", f"{row.gmacs:.3f}"
         table.add_row(f"{row.img_size} px", *figures, ", ".join(marks))
     console.print(table)
 

@@ -23,7 +23,7 @@ def _initialise(part: nn.Module) -> None:
 
 
 class Alone(Pyramid):
-    """They do not return: patch tokens know their window only."""
+    """They do not return: patch tokens know what the local layers told them."""
 
     def handed_back(self, x: Tensor, super_tokens: Tensor, grid: Any, mask: Any) -> Tensor:
         """Returns the patch tokens as they are."""
@@ -95,9 +95,11 @@ WAYS = {"alone": Alone, "spread": Spread, "smooth": Smooth, "attending": Attendi
 
 def _register(way: str) -> None:
     def model(pretrained: bool = False, **options: Any) -> nn.Module:
-        return _create("stt_t", pretrained, **{"feature_cls": WAYS[way]} | options)
+        made: Any = _create("stt_t", pretrained, **{"feature_cls": WAYS[way]} | options)
+        made.pretrained_cfg = dict(made.pretrained_cfg) | {"architecture": name}
+        return made
 
-    model.__name__ = f"stt_t_{way}"
+    name = model.__name__ = f"stt_t_{way}"
     model.__module__ = __name__
     register_model(model)
 

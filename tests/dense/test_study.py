@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import torch
 
 from studies import common
-from studies.dense import page, run
+from studies.dense import page, returns, run
+from supertokenvit.dense import TASKS
 
 from ..data.box_folders import some_boxes, write_voc
 from .folders import make_masks
@@ -96,3 +98,19 @@ def test_equal_time_is_a_number_of_steps(small, tmp_path):
     common.write_rows(tmp_path / "results" / "dense" / "speed.csv", [row])
     assert run.steps_of(small, small["groups"]["peers"], "net", arm) == 8  # 7.5, rounded
     assert run.steps_of(small, small["groups"]["returns"], "added", {}) == 2
+
+
+@pytest.mark.parametrize("way", returns.WAYS)
+def test_every_way_back_keeps_its_weights_and_brings_the_global_layers_to_the_patches(way, tmp_path):
+    torch.manual_seed(0)
+    options = {"width": 32, "heads": 2, "global_layers": 1, "layer_scale": 1.0}
+    task = TASKS["segmentation"]
+    model = task.create(f"stt_t_{way}", 2, "fpn", **options).eval()
+    config = {"input_size": (3, 64, 64), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic"}
+    task.write(model, tmp_path, ["a", "b"], config)
+    again = task.read(tmp_path, json.loads((tmp_path / "config.json").read_text())).eval()
+    images = torch.randn(1, 3, 128, 160)
+    assert torch.equal(again(images), model(images))
+    model.net.encoder.model(images)[1][0, 0, 0, 0].backward()
+    upper = model.net.encoder.model.global_layers[0].block.mlp.fc1.weight.grad
+    assert bool(upper.any()) == (way != "alone")

@@ -2,7 +2,7 @@
 
     image
       stem          -> strides below the patches': its own maps, of fine detail
-      local layers  -> patch tokens, which know their window
+      local layers  -> patch tokens, which know their window and those around it
       global layers -> Super tokens, which know the image; they are handed back to the patch tokens of their windows
                     -> the patches' stride; larger strides are pooled from it
 
