@@ -26,8 +26,8 @@ format: $(VENV)/.installed
 types: $(VENV)/.installed
 	$(BIN)/mypy
 
-test: lint types  ## What CI runs
-	$(BIN)/python -m pytest
+test: lint types  ## What CI runs: a process of tests for each core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist worksteal
 
 test-random: $(VENV)/.installed  ## The quick tests in random order; -p randomly says the seed, which repeats an order
 	$(BIN)/python -m pytest -v -p randomly

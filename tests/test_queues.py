@@ -358,7 +358,7 @@ def test_speeds_are_those_of_the_arms_own_steps(tmp_path, monkeypatch):
     queue["recipe"] = QUEUE["recipe"] | {"batch_size": 4, "precision": "fp32"}
     rows = speed.measured(queue, "two")
     assert [(row["arm"], row["mode"]) for row in rows] == [(a, m) for m in ("inference", "train") for a in "ab"]
-    assert [recipe.opt for _, recipe, _ in seen] == ["muon", "adamw"]
+    assert [recipe.opt for _, recipe, *_ in seen] == ["muon", "adamw"]
     assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in stem_of(seen[1][0]))
     for row in rows:
         seconds = json.loads(row["seconds"])

@@ -7,10 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib import colormaps, font_manager
-from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
@@ -27,11 +23,16 @@ MOST_NAMES = 24  # classes whose colours are named there; further ones have the 
 @functools.cache
 def _font() -> str:
     """A font with the letters of most languages, which comes with matplotlib."""
+    from matplotlib import font_manager  # slow to import, as all of matplotlib
+
     return font_manager.findfont("DejaVu Sans")
 
 
 def colour_of(label: int) -> str:
     """Returns the colour in which a class is painted."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
     return to_hex(colormaps["tab10"](label % 10))
 
 
@@ -91,6 +92,9 @@ def draw_grid(
         classes: Names in the order of the class numbers.
         about: Title of the whole.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
     rows = -(-len(images) // COLUMNS)
     shape = max(image.shape[1] / image.shape[2] for image in images)
     figure = Figure(figsize=(3.3 * COLUMNS, (3.3 * shape + 0.25) * rows + 0.4), layout="constrained")
