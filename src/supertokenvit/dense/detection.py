@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.box_geometry import BoxCrop, KeepBoxes, Whole, scaled
 from ..data.boxes import Boxes, known_size, size_of
@@ -14,27 +14,27 @@ from ..data.decode import printable
 from ..data.joint import JointImages
 from ..data.sources import Source, class_name
 from ..errors import UsageError
-from ..tasks import FiguresError, Ragged, Task
+from ..tasks import FiguresError, Ragged
 from ..tasks.drawing import visible
 from ..tasks.labels import check_classes
-from . import folder as model_folder
 from .box_answers import BoxPrediction
 from .box_figures import USUAL, BoxFigures, box_figures
 from .box_pictures import draw_grid, paint_small
 from .box_report import draw_worst, write_boxes
 from .detector import HEADS, MULTIPLE, Detector, Found, found_in
+from .headed import Headed
 from .masks import Normalized
 from .segmentation import maps_of
 
 ALIKE = 0.15  # by which the shapes of photographs may differ from the median to be taken for one shape
 
 
-class Detection(Task):
+class Detection(Headed):
     """Boxes around things: targets are "boxes" [n, 4] in pixels and their "labels" [n] for each image."""
 
     name, score, score_name, short_name = "detection", "mean_average_precision", "mean average precision", "mAP"
     hits_name = ""
-    at_once = 8
+    network = Detector
     headline = {"mAP": "mean_average_precision", "AP50": "average_precision_50", "AP75": "average_precision_75"}
     columns = {"AP": "average_precision", "AP50": "average_precision_50", "precision": "precision", "recall": "recall"}
     counted = "boxes"
@@ -43,21 +43,6 @@ class Detection(Task):
         "resize", "crop_pct", "randaugment", "erasing", "mixup", "cutmix", "class_weights", "weighted_sampling",
         "teacher", "layer_decay", "tta", "sizes", "classes", "ignore",
     )  # fmt: skip
-
-    @classmethod
-    def create(cls, name: str, num_classes: int, head: str | None, **options: Any) -> nn.Module:
-        """Makes a Detector."""
-        return Detector(name, num_classes, head or cls.heads[0], **options)
-
-    @classmethod
-    def write(cls, model: nn.Module, folder: Path, classes: list[str], data_config: dict[str, Any]) -> None:
-        """Writes backbone and head together."""
-        model_folder.write(model, folder, classes, data_config)
-
-    @classmethod
-    def read(cls, folder: Path, content: dict[str, Any], **sized: Any) -> nn.Module:
-        """Reads them; a network for any size is one for another size too."""
-        return model_folder.read(cls.create, folder, content)
 
     def usual(self, count: int, side: int, gpu: bool) -> dict[str, tuple[Any, str]]:
         """Chooses a larger size and smaller batches than for labels."""

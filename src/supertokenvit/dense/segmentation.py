@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.decode import BadImage
 from ..data.joint import JointImages
@@ -16,7 +16,7 @@ from ..data.sources import Source
 from ..tasks import ClassFigures, Evaluation, FiguresError, LogitsTask, Ragged
 from ..tasks.drawing import visible
 from ..tasks.figures import mean_of
-from . import folder as model_folder
+from .headed import Headed
 from .mask_answers import WORST, MaskPrediction, draw_worst, name_of, of_mask, write_rows
 from .masks import MULTIPLE, Fit, KeepPair, Normalized, PairCrop, confusion_of, enlarged, overlay
 from .segmenter import HEADS, Segmenter
@@ -53,12 +53,12 @@ class Seen(NamedTuple):
     loss: float
 
 
-class Segmentation(LogitsTask):
+class Segmentation(Headed, LogitsTask):
     """A class for each pixel: targets are class numbers [N, H, W], with IGNORED where nothing is to be learned."""
 
     name, score, score_name, short_name = "segmentation", "mean_iou", "mean IoU", "mIoU"
     hits_name = "pixel accuracy"
-    at_once = 8
+    network = Segmenter
     headline = {"mean IoU": "mean_iou", "pixel accuracy": "pixel_accuracy"}
     columns = {"IoU": "iou", "precision": "precision", "recall": "recall"}
     heads = HEADS
@@ -66,21 +66,6 @@ class Segmentation(LogitsTask):
         "resize", "crop_pct", "sizes", "randaugment", "erasing", "mixup", "cutmix", "weighted_sampling", "teacher",
         "layer_decay", "tta",
     )  # fmt: skip
-
-    @classmethod
-    def create(cls, name: str, num_classes: int, head: str | None, **options: Any) -> nn.Module:
-        """Makes a Segmenter."""
-        return Segmenter(name, num_classes, head or HEADS[0], **options)
-
-    @classmethod
-    def write(cls, model: nn.Module, folder: Path, classes: list[str], data_config: dict[str, Any]) -> None:
-        """Writes backbone and head together."""
-        model_folder.write(model, folder, classes, data_config)
-
-    @classmethod
-    def read(cls, folder: Path, content: dict[str, Any], **sized: Any) -> nn.Module:
-        """Reads them; a network for any size is one for another size too."""
-        return model_folder.read(cls.create, folder, content)
 
     def usual(self, count: int, side: int, gpu: bool) -> dict[str, tuple[Any, str]]:
         """Chooses a larger size and smaller batches than for labels."""
