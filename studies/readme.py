@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from supertokenvit.model.summary import changed
-from supertokenvit.run_folder import RunFolder
+from supertokenvit.run_folder import RunFolder, write_json
 from supertokenvit.training.report import read_metrics
 
 from .common import RESULTS, ROOT
@@ -38,6 +38,8 @@ def keep(run: RunFolder, name: str) -> None:
         if recipe[field]:
             log = log.replace(recipe[field], Path(recipe[field]).name)
             recipe[field] = Path(recipe[field]).name
+    about = json.loads(folder.environment.read_text())
+    write_json(folder.environment, {key: value for key, value in about.items() if key != "working_directory"})
     folder.log.write_text(log)
     folder.recipe.write_text(yaml.safe_dump(recipe, sort_keys=False))
 
