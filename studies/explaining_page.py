@@ -33,8 +33,8 @@ How faithful the maps of `supertokenvit explain` are. Each figure is a mean over
 `random` are random values, and `centre` is the same hill in the middle of every image: a method is worth something
 where it is above both. `composed, mirrored` is the mean over an image and its mirror image: `explain` takes it where
 the answer looks at mirror images too. `each head` and `gates free` are the default without one of its two parts.
-Grad-CAM watches the map of Super tokens, with `patches` the last patch tokens that are read. RISE takes 128 masks; its
-grid game was not measured. Of ROAD, two fifths of the images were measured.
+Grad-CAM watches the map of Super tokens, with `patches` the last patch tokens that are read. RISE takes 128 masks.
+A dash is a figure that was not measured. Of ROAD, two fifths of the images were measured.
 """
 MEASURES = {"grid game": 100.0, "one window": 100.0, "SRG": 1.0, "SRG fill": 1.0, "ROAD": 1.0, "SaCo": 1.0}
 MEASURES |= {"randomised": 1.0, "cost": 1.0}

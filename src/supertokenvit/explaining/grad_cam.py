@@ -32,12 +32,9 @@ def grad_cam(model: nn.Module, images: Tensor, target: Tensor) -> Maps:
     """
     cam = need("pytorch_grad_cam", extra="explain")
     targets = need("pytorch_grad_cam.utils.model_targets", extra="explain").ClassifierOutputTarget
-    wanted = [parameter.requires_grad for parameter in model.parameters()]
     with cam.GradCAM(model, target_layers=[watched_layer(model)], reshape_transform=map_of(model)) as explainer:
         found = explainer(images, [targets(k) for k in target.tolist()])
     model.zero_grad(set_to_none=True)  # the library's backward pass leaves gradients in the parameters
-    for parameter, needed in zip(model.parameters(), wanted, strict=True):
-        parameter.requires_grad_(needed)
     pixels = torch.from_numpy(found)
     with torch.no_grad():
         logits = model(images)

@@ -71,7 +71,7 @@ def composed_gradients(model: SuperTokenTransformer, images: Tensor, target: Ten
 
     The rule is that of Chefer et al., arXiv 2103.15679, section 3.2, for a class token that reads Super tokens. One
     step differs: what is negative is dropped behind the mean over the heads and not before it. Heads that speak against
-    each other then cancel (docs/explanations.md compares both).
+    each other then cancel (studies.explaining compares both).
 
     Args:
         model: In eval mode.
