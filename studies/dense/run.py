@@ -1,7 +1,7 @@
 """Measures how fast the arms of a queue train, then trains them one after the other; continues where it stopped.
 
 python -m studies.dense.run segmentation FOLDER --speed [--rounds 15]
-python -m studies.dense.run segmentation FOLDER [--group returns] [--work runs/dense] [--minutes N] [--list]
+python -m studies.dense.run segmentation FOLDER [--group returns] [--arms stt_t] [--work DIR] [--minutes N] [--list]
 
 `segmentation` and `detection` are files beside this one. FOLDER holds the data that they name: `camvid` with train, val
 and test, each with images and masks; `bccd` with JPEGImages, Annotations and ImageSets/Main. Speeds are measured first,
@@ -201,6 +201,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--speed", action="store_true", help="measure training speeds, and train nothing")
     parser.add_argument("--rounds", type=int, default=15, help="steps of each arm that are timed")
     parser.add_argument("--group", help="this group only")
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="these arms only")
     parser.add_argument("--work", type=Path, default=Path("runs/dense"), help="folder for the run folders")
     parser.add_argument("--minutes", type=float, help="begin no run after so many")
     parser.add_argument("--list", action="store_true", help="say what is done and what is not")
@@ -218,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             metric = next(iter(METRICS[queue["recipe"]["task"]].values()))
             state = f"{float(row[f'val_{metric}']):.4f}" if row else "not run yet"
             print(f"{name}: {state if job['steps'] else 'measure its speed first (--speed)'}")
-        elif row is None and args.group in (None, job["group"]):
+        elif row is None and args.group in (None, job["group"]) and (args.arms is None or job["arm"] in args.arms):
             if args.minutes is not None and time.monotonic() - started > 60 * args.minutes:
                 break
             with claimed(args.work, name_of(job)) as ours:
