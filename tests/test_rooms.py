@@ -20,7 +20,7 @@ FLOORS = [
     {"evaluation", "answers"},
     {"evaluation_report"},
     {"evaluation_sizes"},
-    {"training"},
+    {"training", "exporting"},
     {"benchmarking", "verb_options"},
     {"cli"},
 ]

@@ -92,6 +92,19 @@ def explain(argv: Sequence[str]) -> None:
     explain_and_write(given.pop("images"), given.pop("model"), as_json=given.pop("json"), **given)
 
 
+def export(argv: Sequence[str]) -> None:
+    """Writes a trained model as one file for other engines."""
+    from .exporting.options import ExportOptions
+
+    parser = parser_of("export")
+    parser.add_argument("model", type=str, help=MODEL)
+    parser.add_class_arguments(ExportOptions, fail_untyped=True)
+    given = parser.parse_args(list(argv)).as_dict()
+    from .exporting.export import export
+
+    print(export(given.pop("model"), print, **given))
+
+
 def check_data(argv: Sequence[str]) -> None:
     """Decodes a data set and names what is wrong with it."""
     from .command_line import PositiveInt
@@ -132,6 +145,7 @@ VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "evaluate": (evaluate, "measure a trained model on labelled images"),
     "predict": (predict, "say what is on images"),
     "explain": (explain, "show what in images spoke for an answer"),
+    "export": (export, "write a trained model as one file for other engines, and check it"),
     "check-data": (check_data, "decode a data set and name what is wrong with it"),
     "benchmark": (benchmark, "measure how fast models are, side by side"),
     "models": (models, "list the variants"),

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from .data.loading import eval_batches
 from .data.masks import Reading
 from .data.sources import ProcessShare, Source
 from .data.splits import TrainedOn, data_found, open_split
+from .engines.graph_file import is_graph
 from .errors import UserError
 from .model_folder import ModelCard, read_config
 from .prediction import Predictor, Resize, Views, load
@@ -105,8 +107,7 @@ def open_labelled(
         DataError: The data cannot be read, or has no such split.
         EvaluationError: The model does not say what it was trained on, and no data is named.
     """
-    path, content = read_config(run)
-    folder = RunFolder(path.parent)
+    folder, classes = trained_in(run)
     spec = data or card.data
     if spec is None:
         raise EvaluationError("--data is missing: the model does not say what it was trained on")
@@ -115,8 +116,16 @@ def open_labelled(
     memory = None
     if card.data_fingerprint is not None:
         memory = TrainedOn(card.data_fingerprint, card.val_fraction, card.seed, folder.kept_for_validation())
-    reading = Reading(card.task, tuple(content.get("label_names") or ()), card.ignore)
+    reading = Reading(card.task, tuple(classes), card.ignore)
     return open_split(spec, split, trained_on=memory, must_be_known=data is None, reading=reading)
+
+
+def trained_in(run: str | os.PathLike | RunFolder) -> tuple[RunFolder, list[str]]:
+    """Returns the run folder of a model, or of what was exported from it, and the classes in its config.json."""
+    if is_graph(run):  # in RUN/export/FORMAT
+        return RunFolder(Path(run).absolute().parents[2]), []
+    folder, content = read_config(run)
+    return RunFolder(folder.parent), content.get("label_names") or []
 
 
 @dataclass

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from .console import say, user_console
+from .engines.graph_file import is_graph
 from .evaluation import answer, open_labelled
 from .explaining.drawing import overlay
 from .explaining.explanation import explain, follows_super_tokens
@@ -81,8 +82,11 @@ def evaluate_and_write(
 def home_of(run: str) -> Path:
     """Returns the folder in which a model's figures are kept: its run folder, never the installed package.
 
-    A model folder that is in no run folder keeps them itself: others may stand beside it.
+    A model folder that is in no run folder keeps them itself, and so does the folder of an exported file: others may
+    stand beside them.
     """
+    if is_graph(run):
+        return Path(run).parent
     folder, _ = read_config(run)
     if is_shipped(folder):
         return Path("runs") / folder.name
@@ -91,7 +95,10 @@ def home_of(run: str) -> Path:
 
 def digest_of(run: str) -> str:
     """Returns 16 hexadecimal digits that change with a model's weights."""
-    with open(read_config(run)[0] / WEIGHTS_FILE, "rb") as file:
+    weights = Path(run) if is_graph(run) else read_config(run)[0] / WEIGHTS_FILE
+    if weights.suffix == ".xml":
+        weights = weights.with_suffix(".bin")
+    with open(weights, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .console import say, user_console
 from .data.sources import Source
+from .engines.graph_file import is_graph
 from .errors import UsageError
 from .evaluation import BATCH, answer, open_labelled
 from .evaluation_report import digest_of, evaluate_and_write, free_name, home_of
@@ -82,6 +83,8 @@ def evaluate_sizes_and_write(
     if sizes is None and keep_size is None:
         evaluate_and_write(model, data, split, out, console, **options)
         return
+    if is_graph(model):
+        raise UsageError("--sizes: an exported file shows each image to the model at one size; name the run folder")
     if options.pop("img_size", None) is not None:
         raise UsageError("--img_size: --sizes names all sizes")
     wanted = sizes_to_measure(sizes, keep_size)

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from .data.decode import BadImage, decode, printable, to_rgb
 from .dense import TASKS
+from .engines.graph_file import GraphFile, is_graph
 from .engines.torch_engine import TorchNetwork
 from .errors import UsageError, UserError
 from .machine import best_device, best_precision, cores
 from .model_folder import ModelCard, TrainedModel, load_model, read_config, shipped_model
-from .preprocessing import WASTE, alike, normalize, padded, together, views
+from .preprocessing import WASTE, Whole, alike, normalize, padded, together, views
 from .products import convolution_pays
 from .run_folder import RunFolder
 from .tasks import Labels, Prediction
@@ -57,7 +58,7 @@ class Predictor:
         self.network, self.classes, self.data_config, self.card = network, classes, data_config, card
         self.name = name
         self.task: Any = TASKS[card.task](threshold=card.threshold)
-        self.preprocess = self.task.preprocess(data_config)
+        self.preprocess: Any = self.task.preprocess(data_config)
 
     @classmethod
     def of(
@@ -194,6 +195,33 @@ class Predictor:
         return names, pixels
 
 
+class GraphPredictor(Predictor):
+    """An exported file that answers for images; resizing and views may be in the graph.
+
+    Args:
+        file: In its engine.
+    """
+
+    def __init__(self, file: GraphFile) -> None:
+        about = file.about
+        super().__init__(self.run, about["classes"], about["preprocessing"], ModelCard(**about["card"]), about["name"])
+        self.file, self.sees_photographs = file, about["input"] == "photo"
+        if self.sees_photographs:
+            self.preprocess = Whole(about["enough"])
+
+    def run(self, images: Tensor) -> Tensor:
+        """Returns logits [N, K] for what the graph takes, as the task makes them of its probabilities."""
+        return self.task.logits_of(torch.from_numpy(self.file(images.contiguous().numpy())["probabilities"]))
+
+    def logits(self, images: Tensor | Sequence[Tensor]) -> Tensor:
+        """Answers for images uint8 [N, 3, H, W], or N of different shapes, in batches of one shape; see Predictor."""
+        if not isinstance(images, Tensor):
+            return self._logits_of_shapes(images)
+        if self.sees_photographs:
+            return self.run(images.permute(0, 2, 3, 1))
+        return self.run(normalize(images, self.data_config["mean"], self.data_config["std"]))
+
+
 def read_picture(picture: Picture, enough: int | None = None) -> Image.Image:
     """Reads whatever a user calls an image as an upright 8-bit RGB image.
 
@@ -230,8 +258,8 @@ def load(
     """Loads a trained model, ready to answer for images.
 
     Args:
-        run: Run folder, or the model folder in it, or the name of a model that comes with the package; None for the
-            most accurate of those.
+        run: Run folder, or the model folder in it, or the name of a model that comes with the package, or an exported
+            .onnx or .xml file; None for the most accurate of those that come with the package.
         img_size: Side of the images that the network sees, in pixels; that of its training by default.
         tta: Views of an image over which the answer is the mean; those that the training set by default.
         resize: How images get their size: "center" cuts the centre out, "squash" distorts, "border" adds a border,
@@ -251,6 +279,8 @@ def load(
         >>> len(predictor.classes)
         10
     """
+    if run is not None and is_graph(run):
+        return exported(run, img_size=img_size, tta=tta, resize=resize, threshold=threshold, device=device)
     if tta not in (None, *get_args(Views)):
         raise UsageError(f"tta={tta}: must be none, flip or shift")
     if resize not in (None, *get_args(Resize)):
@@ -271,6 +301,19 @@ def load(
     precision = best_precision(where)[0] if precision == "auto" else precision
     by_convolution = where.type == "cpu" and precision == "fp32" and convolution_pays()
     return Predictor.of(replace(trained, card=card), where, precision, by_convolution=by_convolution)
+
+
+def exported(run: str | os.PathLike, **options: Any) -> GraphPredictor:
+    """Reads an exported file, for the CPU.
+
+    Raises:
+        UsageError: An option of what the graph has in it already.
+        EngineError: It cannot be read.
+    """
+    for name, value in options.items():
+        if value is not None and (name, value) != ("device", "cpu"):
+            raise UsageError(f"{name}={value}: an exported file has that in it; export the model anew")
+    return GraphPredictor(GraphFile(run, cores()))
 
 
 def refuse_resize(trained: TrainedModel, resize: str) -> None:

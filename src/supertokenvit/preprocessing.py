@@ -117,6 +117,21 @@ class Preprocess:
         return round(height / ratio), round(width / ratio)
 
 
+class Whole:
+    """Leaves an image as it is, for graphs that resize it themselves.
+
+    Args:
+        enough: Pixels of a JPEG's shorter side to which it may be decoded.
+    """
+
+    def __init__(self, enough: int) -> None:
+        self.enough = enough
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Turns an RGB image into uint8 [3, H, W]."""
+        return V.pil_to_tensor(image)
+
+
 def _centred(length: int, wanted: int) -> int:
     """First pixel of the middle `wanted` pixels of `length`; negative if there are fewer and a border is added."""
     return -((wanted - length) // 2) if wanted > length else int(round((length - wanted) / 2))

@@ -186,6 +186,7 @@ def test_a_training_on_several_sizes_is_that_of_its_largest_first_step_and_evalu
         ({"sizes": [12, 16]}, [True, True, False, False]),
         ({"sizes": [16]}, [True] * 4),
         ({"sizes": [12, 16], "freeze": "stem"}, [False] * 4),
+        ({"sizes": [12, 16], "freeze": "statistics"}, [False] * 4),
     ],
 )
 def test_statistics_of_batchnorm_stay_from_half_of_the_steps_on_if_there_are_several_sizes(

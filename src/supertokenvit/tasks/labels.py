@@ -125,6 +125,10 @@ class Labels(LogitsTask):
         return Prediction(name, [], [], reason)
 
     @abstractmethod
+    def logits_of(self, probabilities: Tensor) -> Tensor:
+        """Turns probabilities [N, K] into logits that have them."""
+
+    @abstractmethod
     def probabilities(self, logits: Tensor) -> Tensor:
         """Turns logits [N, K] into probabilities [N, K]."""
 
@@ -156,6 +160,10 @@ class Classification(Labels):
     def probabilities(self, logits: Tensor) -> Tensor:
         """Softmax."""
         return logits.softmax(-1)
+
+    def logits_of(self, probabilities: Tensor) -> Tensor:
+        """Takes the logarithm; a probability of 0 becomes the smallest that float32 holds."""
+        return probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
 
     def temperature(self, logits: Tensor, targets: Tensor) -> float:
         """Finds the temperature of the smallest cross-entropy (Guo et al., arXiv 1706.04599, section 4.2).
@@ -221,6 +229,10 @@ class MultiLabel(Labels):
     def probabilities(self, logits: Tensor) -> Tensor:
         """Sigmoid of each label."""
         return logits.sigmoid()
+
+    def logits_of(self, probabilities: Tensor) -> Tensor:
+        """Inverts the sigmoid; probabilities of 0 and 1 become the nearest ones that have logits."""
+        return probabilities.double().logit(eps=1e-12).float()
 
     def figures(self, logits: Tensor, targets: Tensor, classes: list[str]) -> Evaluation:
         """Average precision and F1 of logits [N, K] for labels [N, K] of 0 or 1."""

@@ -96,8 +96,9 @@ class Recipe:
     """Run folder (or its model folder, or a model that comes with the package), timm model with its pretrained weights,
     hf-hub:OWNER/NAME, or .safetensors file with --model, to start from; the classifier is new, unless the classes are
     the same"""
-    freeze: Literal["none", "stem", "local", "backbone"] = "none"
-    """What stays as it is: nothing, the stem, stem and local layers, or all but the classifier (linear probe)"""
+    freeze: Literal["none", "statistics", "stem", "local", "backbone"] = "none"
+    """What stays as it is: nothing, the statistics of BatchNorm, the stem, stem and local layers, or all but the
+    classifier (linear probe)"""
     layer_decay: Optional[float] = None
     """Learning rate of each layer as a fraction of that of the next one, for fine-tuning"""
 

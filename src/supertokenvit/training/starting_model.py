@@ -270,9 +270,14 @@ def checkpoint_gradients(recipe: Recipe, model: Any) -> None:
 
 
 def freeze(model: Any, what: str) -> list[nn.Module]:
-    """Stops parts of a Super Token Transformer from learning, and returns them. "backbone" works for any model."""
+    """Stops parts of a Super Token Transformer from learning, and returns what keeps its statistics.
+
+    "backbone" and "statistics" work for any model; with "statistics" BatchNorm keeps those, and every weight learns.
+    """
     if what == "none":
         return []
+    if what == "statistics":
+        return [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     if what == "backbone":
         head = model.get_classifier()
         heads = head if isinstance(head, tuple) else (head,)  # a distilled model has two
@@ -281,7 +286,7 @@ def freeze(model: Any, what: str) -> list[nn.Module]:
         parts = [part for part, own in learned if own and not own & keep]  # without the dropout before the classifier
     else:
         if not hasattr(model, "windows"):
-            raise RecipeError(f"freeze={what}: only stt_* models have such a part; use none or backbone")
+            raise RecipeError(f"freeze={what}: only stt_* models have such a part; use none, statistics or backbone")
         parts = [model.stem] + ([model.windows, model.local_layers] if what == "local" else [])
         keep = {id(p) for p in model.parameters()} - {id(p) for part in parts for p in part.parameters()}
     for parameter in model.parameters():
