@@ -6,14 +6,18 @@ from typing import Any
 from .parity import Check
 
 RUNTIMES = {
-    ".onnx": """import numpy
+    ".onnx": """from pathlib import Path
+
+import numpy
 import onnxruntime
 from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession("{file}", providers=["CPUExecutionProvider"])
 {reading}
 probabilities = session.run(["probabilities"], {{"{name}": images}})[0][0]""",
-    ".xml": """import numpy
+    ".xml": """from pathlib import Path
+
+import numpy
 import openvino
 from PIL import Image, ImageOps
 
@@ -70,7 +74,7 @@ A trained model for {about["task"]} with {len(about["classes"])} classes, as one
 
 ```python
 {code}
-label = open("labels.txt", encoding="utf-8").read().splitlines()[int(probabilities.argmax())]
+label = Path("labels.txt").read_text(encoding="utf-8").splitlines()[int(probabilities.argmax())]
 ```
 
 or `supertokenvit predict photograph.jpg --model {file}`.
