@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .errors import UserError
     from .evaluation import Evaluation, evaluate
     from .explaining.explanation import Explanation, explain
+    from .exporting.export import export
     from .prediction import Prediction, Predictor, load
     from .run_folder import RunFolder
     from .training.callbacks import Event
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Evaluation", "Event", "Explanation", "Prediction", "Predictor", "Recipe", "RunFolder", "UserError",
-    "check", "evaluate", "explain", "load", "resume", "train",
+    "check", "evaluate", "explain", "export", "load", "resume", "train",
 ]  # fmt: skip
 
 _HOMES = {
@@ -31,6 +32,7 @@ _HOMES = {
     "errors": ("UserError",),
     "evaluation": ("Evaluation", "evaluate"),
     "explaining.explanation": ("Explanation", "explain"),
+    "exporting.export": ("export",),
     "prediction": ("Prediction", "Predictor", "load"),
     "run_folder": ("RunFolder",),
     "training.callbacks": ("Event",),

@@ -25,6 +25,7 @@ class OnnxNetwork:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.name = self.session.get_inputs()[0].name
+        self.photographs = self.session.get_inputs()[0].type == "tensor(uint8)"
 
     def note(self, key: str) -> str | None:
         """Returns what the file's metadata says under a key, if anything."""

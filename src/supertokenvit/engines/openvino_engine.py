@@ -16,7 +16,8 @@ class OpenVinoNetwork:
     Args:
         path: The .xml or .onnx file.
         threads: CPU threads that work on one call.
-        shape: Compile for images of this one shape [N, C, H, W]; None keeps the shape in the file.
+        shape: Compile for images of this one shape [N, C, H, W], or photographs [N, H, W, C] of that size if it takes
+            those; None keeps the shape in the file.
     """
 
     def __init__(self, path: Path, threads: int, shape: Sequence[int] | None = None) -> None:
@@ -27,8 +28,10 @@ class OpenVinoNetwork:
         }  # fmt: skip
         model = core.read_model(str(path))
         self.model = model
+        self.photographs = model.input(0).get_element_type() == openvino.Type.u8
         if shape is not None:
-            model.reshape(list(shape))
+            N, C, H, W = shape
+            model.reshape([N, H, W, C] if self.photographs else [N, C, H, W])
         self.request = core.compile_model(model, "CPU", settings).create_infer_request()
 
     def note(self, key: str) -> str | None:
