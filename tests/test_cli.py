@@ -67,9 +67,9 @@ def test_an_error_of_a_worker_is_its_last_line(monkeypatch, capsys):
     def fails_without_a_word(argv):
         raise TimeoutError
 
-    monkeypatch.setitem(supertokenvit.cli.VERBS, "models", (fails, ""))
+    monkeypatch.setattr("supertokenvit.verbs.models.run", fails)
     assert ended(capsys, "models") == (1, "supertokenvit: last: x\n")
-    monkeypatch.setitem(supertokenvit.cli.VERBS, "models", (fails_without_a_word, ""))
+    monkeypatch.setattr("supertokenvit.verbs.models.run", fails_without_a_word)
     assert ended(capsys, "models") == (1, "supertokenvit: TimeoutError\n")
 
 

@@ -26,7 +26,7 @@ def test_the_command_ends_with_the_code_of_the_error(code, monkeypatch, capsys):
     def fails(argv):
         raise Mistake("what, why, what to do")
 
-    monkeypatch.setitem(cli.VERBS, "models", (fails, ""))
+    monkeypatch.setattr("supertokenvit.verbs.models.run", fails)
     with pytest.raises(SystemExit) as stop:
         cli.main(["models"])
     assert stop.value.code == code

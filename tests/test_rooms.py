@@ -13,15 +13,16 @@ FLOORS = [
     {"preprocessing", "run_folder", "engines"},
     {"data"},
     {"tasks"},
-    {"dense"},
+    {"dense", "model_page"},
     {"model_folder"},
     {"prediction"},
-    {"explaining"},
+    {"explaining", "hub"},
     {"evaluation", "answers"},
     {"evaluation_report"},
     {"evaluation_sizes"},
     {"training", "exporting"},
-    {"benchmarking", "verb_options"},
+    {"benchmarking"},
+    {"verbs"},
     {"cli"},
 ]
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
@@ -80,7 +81,7 @@ def test_there_is_no_circle_of_imports_within_a_room():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_files_stay_short(path):
     lines = len(path.read_text().splitlines())
-    assert lines < (200 if path.name == "cli.py" else 400)
+    assert lines < (100 if path.name == "cli.py" else 400)
 
 
 def test_results_hold_no_code():

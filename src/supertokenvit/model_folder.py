@@ -20,9 +20,10 @@ from torch import nn
 from .dense import TASKS
 from .model.architecture import Architecture
 from .model.family import SHIPPED, WEIGHTS
-from .run_folder import RunFolder, RunFolderError, replace_folder, write_json
+from .model_page import page
+from .run_folder import RunFolder, RunFolderError, replace_folder, write_json, write_text
 
-CONFIG, WEIGHTS_FILE, CARD = "config.json", "model.safetensors", "supertokenvit"
+CONFIG, WEIGHTS_FILE, CARD, PAGE = "config.json", "model.safetensors", "supertokenvit", "README.md"
 HUB = "hf-hub:"  # begins the names of models on the Hugging Face Hub, as in timm
 OLDER_CARD = "supertoken"  # the name of the card's place in config.json in version 0.1.0
 OLDER = (
@@ -132,6 +133,7 @@ def save_model(trained: TrainedModel) -> None:
         content["model_args"].pop("num_classes", None)
         content[CARD] = asdict(trained.card)
         (fresh / CONFIG).write_text(json.dumps(content, indent=2), encoding="utf-8")
+        (fresh / PAGE).write_text(page_of(trained, content), encoding="utf-8")
         (fresh / WEIGHTS_FILE).chmod((fresh / CONFIG).stat().st_mode)  # safetensors lets nobody else read it
         replace_folder(fresh, folder)
     except SafetensorError as error:
@@ -140,6 +142,18 @@ def save_model(trained: TrainedModel) -> None:
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
+
+
+def page_of(trained: TrainedModel, content: dict[str, Any]) -> str:
+    """Writes the page of a model for people.
+
+    Args:
+        trained: The model.
+        content: Of its config.json.
+    """
+    name = trained.path.parent.name if trained.path.name == "model" else trained.path.name
+    parameters = sum(parameter.numel() for parameter in trained.model.parameters())
+    return page(name, content["architecture"], parameters, trained.classes, trained.data_config, asdict(trained.card))
 
 
 def check_own(path: str | os.PathLike) -> None:
@@ -180,6 +194,7 @@ def write_size(path: str | os.PathLike, img_size: int, rule: str) -> Path:
             content["model_args"]["img_size"] = [img_size, img_size]
         content[CARD] = asdict(replace(ModelCard.read(content), size_rule=rule))
         write_json(folder / CONFIG, content)
+        write_text(folder / PAGE, page_of(load_model(path), content))
     return folder / CONFIG
 
 

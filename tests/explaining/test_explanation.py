@@ -8,7 +8,6 @@ import timm
 import torch
 from PIL import Image
 
-from supertokenvit import cli
 from supertokenvit.cli import main
 from supertokenvit.explaining.explanation import METHODS, Explanation, ExplanationError, explain, hats
 from supertokenvit.explaining.methods import SUPER_TOKEN_METHODS
@@ -16,6 +15,7 @@ from supertokenvit.explaining.talk import listened
 from supertokenvit.model_folder import ModelCard, TrainedModel, save_model
 from supertokenvit.prediction import Predictor, load
 from supertokenvit.preprocessing import Box
+from supertokenvit.verbs.options import METHOD
 
 CLASSES = ["cat", "dog", "$1_$"]
 
@@ -233,4 +233,4 @@ def test_predict_explains_what_it_answers(run, tmp_path, capsys):
 
 
 def test_the_command_offers_every_method():
-    assert cli.METHOD["choices"] == list(METHODS) and cli.METHOD["default"] is None
+    assert METHOD["choices"] == list(METHODS) and METHOD["default"] is None

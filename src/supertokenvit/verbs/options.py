@@ -29,7 +29,7 @@ def add_labels(parser: Any) -> None:
 
 def add_use(parser: Any) -> None:
     """Adds the options that say how a trained model looks at images and answers."""
-    from .command_line import PositiveInt
+    from ..command_line import PositiveInt
 
     shown = "Boxes: least score that is shown; the one that fitted the validation images"
     parser.add_argument("--img_size", type=PositiveInt, default=None, help=SIDE)
