@@ -38,7 +38,7 @@ class FakeHub(BaseHTTPRequestHandler):
             return self.answer(403, {"error": "you may not write here"})
         if self.path == "/api/repos/create":
             hub.repositories.append(json.loads(body))
-            return self.answer(200, {"url": f"http://{hub.server_address[0]}/someone/pets"})
+            return self.answer(200, {"url": f"{constants.ENDPOINT}/someone/pets"})
         if self.path.endswith("/preupload/main"):
             files = [{"path": file["path"], "uploadMode": "regular"} for file in json.loads(body)["files"]]
             return self.answer(200, {"files": [file | {"shouldIgnore": False} for file in files]})
@@ -47,7 +47,9 @@ class FakeHub(BaseHTTPRequestHandler):
         for line in map(json.loads, body.splitlines()):
             if line["key"] == "file":
                 hub.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-        return self.answer(200, {"commitUrl": "http://x/someone/pets/commit/1", "commitOid": "1", "success": True})
+        return self.answer(
+            200, {"commitUrl": f"{constants.ENDPOINT}/someone/pets/commit/1", "commitOid": "1", "success": True}
+        )
 
     def body(self):
         """The commit comes in pieces, each behind its length."""
