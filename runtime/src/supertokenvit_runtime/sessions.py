@@ -71,7 +71,8 @@ class OpenVinoSession:
         settings = {
             "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32",
         }  # fmt: skip
-        self.request = core.compile_model(self.model, "CPU", settings).create_infer_request()
+        self.compiled = core.compile_model(self.model, "CPU", settings)
+        self.request = self.compiled.create_infer_request()
 
     def note(self, key: str) -> str | None:
         """Returns the text that the file's metadata holds under a key, if any."""
@@ -80,7 +81,7 @@ class OpenVinoSession:
     def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Returns every output by its name."""
         found = self.request.infer([images])
-        return {output.get_any_name(): found[output].copy() for output in self.model.outputs}
+        return {output.get_any_name(): found[output].copy() for output in self.compiled.outputs}
 
 
 SESSIONS: dict[str, Any] = {".onnx": OnnxSession, ".xml": OpenVinoSession}

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from .problems import Problem, busy
 
-LINGER = 2.0  # seconds in which what is left of a refused body is thrown away, so that its sender reads the refusal
+LINGER = 1.0  # seconds in which what is left of a refused body is thrown away, so that its sender reads the refusal
 FORM = "multipart/form-data"
 
 

@@ -122,7 +122,9 @@ def describe(*, explains: bool, token: bool) -> dict[str, Any]:
         )}  # fmt: skip
     components: dict[str, Any] = {"schemas": SCHEMAS}
     described_all: dict[str, Any] = {
-        "openapi": "3.1.0", "info": {"title": "supertokenvit", "version": "1"}, "paths": paths, "components": components,
+        "openapi": "3.1.0",
+        "info": {"title": "supertokenvit", "version": "1"},
+        "paths": paths, "components": components,
     }  # fmt: skip
     if token:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}

@@ -158,7 +158,7 @@ class Worker:
         return told["explanation"], self._content(), told["seconds"]
 
     def is_alive(self) -> bool:
-        """Whether an idle process is there: it says nothing unless asked, so that there is an end if there is anything."""
+        """Whether an idle process is there: unless asked it says nothing, so that whatever comes is its end."""
         try:
             return not self.connection.poll(0)
         except OSError:
