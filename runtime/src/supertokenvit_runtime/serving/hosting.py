@@ -160,8 +160,8 @@ class Host:
             return
         old, self.generation = self.generation, fresh
         self._open_lanes(fresh)
-        LOG.warning("%s: reloaded", self.name)
         old.end()
+        LOG.warning("%s: reloaded", self.name)
 
     def close(self) -> None:
         """Ends its workers."""
