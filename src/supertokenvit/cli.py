@@ -119,6 +119,13 @@ def benchmark(argv: Sequence[str]) -> None:
     run_and_write(given.pop("models"), BenchmarkOptions(**given))
 
 
+def serve(argv: Sequence[str]) -> None:
+    """Answers over HTTP until a signal ends it."""
+    from .serving.command import parse_and_serve
+
+    parse_and_serve(parser_of("serve"), argv)
+
+
 def models(argv: Sequence[str]) -> None:
     """Lists the variants."""
     parser_of("models").parse_args(list(argv))
@@ -132,6 +139,7 @@ VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "evaluate": (evaluate, "measure a trained model on labelled images"),
     "predict": (predict, "say what is on images"),
     "explain": (explain, "show what in images spoke for an answer"),
+    "serve": (serve, "answer over HTTP"),
     "check-data": (check_data, "decode a data set and name what is wrong with it"),
     "benchmark": (benchmark, "measure how fast models are, side by side"),
     "models": (models, "list the variants"),

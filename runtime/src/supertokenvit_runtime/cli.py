@@ -51,8 +51,9 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--topk", type=positive, default=5, help="classes to name (5)")
     verb.add_argument("--json", action="store_true", help="print a line of JSON for each image")
     verb.set_defaults(run=predict)
-    verb = verbs.add_parser("serve", help="answer over HTTP", allow_abbrev=False)
-    verb.add_argument("--model", required=True, nargs="+", help="exported .onnx or .xml files")
+    shown = argparse.ArgumentDefaultsHelpFormatter
+    verb = verbs.add_parser("serve", help="answer over HTTP", allow_abbrev=False, formatter_class=shown)
+    verb.add_argument("--model", required=True, nargs="+", default=argparse.SUPPRESS, help="exported .onnx or .xml files")
     from .serving.settings import add_options
 
     add_options(verb)

@@ -84,6 +84,9 @@ class Model:
         for places in shapes.values():
             probabilities = self.file.answer(np.stack([pixels[place] for place in places]))
             for place, row in zip(places, probabilities, strict=True):
+                if not np.isfinite(row).all():
+                    answers[place].error = "the network's answer is no number"
+                    continue
                 answers[place].labels, answers[place].probabilities = likeliest(row, self.classes, topk)
         return answers
 

@@ -5,6 +5,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import numpy as np
+
 from ..about import About
 from .batching import Answer, Job, Waiting, deliver
 from .metrics import ModelMetrics
@@ -92,7 +94,12 @@ class Lane:
         found, seconds = self.worker.ask([job.pixels for job in batch], self.patience)
         self.metrics.seconds.observe(seconds)
         self.metrics.batch.observe(len(batch))
-        return [(job, Answer(self.about, row, batch=len(batch))) for job, row in zip(batch, found, strict=True)]
+        return [(job, self._checked(row, len(batch))) for job, row in zip(batch, found, strict=True)]
+
+    def _checked(self, row: np.ndarray, batch: int) -> Answer | Problem:
+        if not np.isfinite(row).all():
+            return Problem(500, "the network's answer is no number")
+        return Answer(self.about, row, batch=batch)
 
     def _replace(self) -> None:
         """Starts another worker, again and again until one has loaded the model."""

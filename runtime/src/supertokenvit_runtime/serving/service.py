@@ -130,7 +130,8 @@ class Service:
         job = Job(np.empty((0, 0, 3), np.uint8), future, **options)
         try:
             most = int(self.settings.max_megapixels * 1e6)
-            job.pixels = np.asarray(decode(file, "image", most, enough=host.about.enough))
+            enough = None if job.explain else host.about.enough  # explanations have places in the photograph itself
+            job.pixels = np.asarray(decode(file, "image", most, enough=enough))
             host.waiting.put(job)
         except NotAnImage as error:
             deliver([(job, Problem(415, error.reason))])

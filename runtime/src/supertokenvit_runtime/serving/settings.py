@@ -95,8 +95,7 @@ def add_options(parser: Any, dash: str = "-") -> None:
     for option in fields(Settings):
         if "help" in option.metadata:
             name = "--" + option.name.replace("_", dash)
-            text = f"{option.metadata['help']} ({option.default})"
-            parser.add_argument(name, type=option.type, default=option.default, help=text)
+            parser.add_argument(name, type=option.type, default=option.default, help=option.metadata["help"])
     name = f"--token{dash}file"
     parser.add_argument(name, type=str, default=None, help=f"File with the token; or the variable {TOKEN_VARIABLE}")
 
