@@ -98,7 +98,9 @@ class Running:
     def metric(self, name):
         """The sum of a counter or gauge over its labels."""
         text = self.ask("GET", "/metrics")[2].decode()
-        return sum(float(line.split()[-1]) for line in text.splitlines() if line.split("{")[0] == f"supertokenvit_{name}")
+        return sum(
+            float(line.split()[-1]) for line in text.splitlines() if line.split("{")[0] == f"supertokenvit_{name}"
+        )
 
     def end(self, sig=signal.SIGTERM):
         self.process.send_signal(sig)
@@ -120,7 +122,9 @@ def serving(*words):
 
 def serving_file(path, *options):
     """A server of an exported file."""
-    return serving("supertokenvit_runtime.cli", "serve", "--model", str(path), "--port", "0", "--drain", "0.2", *options)
+    return serving(
+        "supertokenvit_runtime.cli", "serve", "--model", str(path), "--port", "0", "--drain", "0.2", *options
+    )
 
 
 def write_fake(path, **said):

@@ -32,7 +32,9 @@ def pid_of_worker(server):
     import psutil
 
     family = psutil.Process(server.process.pid).children(recursive=True)
-    workers = [each for each in family if "forkserver" in " ".join(each.cmdline()) and each.ppid() != server.process.pid]
+    workers = [
+        each for each in family if "forkserver" in " ".join(each.cmdline()) and each.ppid() != server.process.pid
+    ]
     return [each.pid for each in workers]
 
 

@@ -28,7 +28,9 @@ def fake(tmp_path_factory):
 
 def form(*files):
     """A form with files, and its content type."""
-    parts = [b'--cut\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n%s\r\n' % each for each in files]
+    parts = [
+        b'--cut\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n%s\r\n' % each for each in files
+    ]
     return b"".join(parts) + b"--cut--\r\n", {"Content-Type": "multipart/form-data; boundary=cut"}
 
 
@@ -73,7 +75,9 @@ def test_what_is_no_image_is_415(server, body):
 
 
 def test_too_many_pixels_are_422(fake):
-    assert "over the limit of 1 megapixels" in problem(fake.ask("POST", "/v1/predict", png(0, 0, 0, size=(1001, 1001))), 422)
+    assert "over the limit of 1 megapixels" in problem(
+        fake.ask("POST", "/v1/predict", png(0, 0, 0, size=(1001, 1001))), 422
+    )
 
 
 @pytest.mark.parametrize("topk", ["0", "-1", "x", "1.5", "", "9" * 5000, "²"])

@@ -53,7 +53,9 @@ def parser() -> argparse.ArgumentParser:
     verb.set_defaults(run=predict)
     shown = argparse.ArgumentDefaultsHelpFormatter
     verb = verbs.add_parser("serve", help="answer over HTTP", allow_abbrev=False, formatter_class=shown)
-    verb.add_argument("--model", required=True, nargs="+", default=argparse.SUPPRESS, help="exported .onnx or .xml files")
+    verb.add_argument(
+        "--model", required=True, nargs="+", default=argparse.SUPPRESS, help="exported .onnx or .xml files"
+    )
     from .serving.settings import add_options
 
     add_options(verb)

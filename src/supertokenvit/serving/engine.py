@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+
 from supertokenvit_runtime.about import About
 
 from ..errors import UserError
