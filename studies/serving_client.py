@@ -2,10 +2,10 @@
 
 python -m studies.serving_client ADDRESS REQUESTS --connections N --seconds S [--rate R]
 
-REQUESTS is a file of JSON: a list of bodies in base64, which are sent in turn. Without a rate each connection asks again as
-soon as it has its answer; with one, requests begin at that rate whether the server keeps up or not. Standard output is
-JSON: for each request its beginning (monotonic clock), its seconds, its status (0: accepted, but never answered; -1:
-never accepted) and the number of its body.
+REQUESTS is a file of JSON: a list of bodies in base64, which are sent in turn. Without a rate each connection asks
+again as soon as it has its answer; with one, requests begin at that rate whether the server keeps up or not. Standard
+output is JSON: for each request its beginning (monotonic clock), its seconds, its status (0: accepted, but never
+answered; -1: never accepted) and the number of its body.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ class Connection:
             self.socket = None
 
     def _end(self, status: int) -> None:
-        self.busy = False
+        self.busy, self.refused = False, status == REFUSED
         self.rows.append((self.began, time.monotonic() - self.began, status, self.number))
 
 
@@ -90,12 +90,25 @@ def run(
     head = "POST /v1/predict HTTP/1.1\r\nHost: measured\r\nContent-Length: %d\r\n\r\n"
     requests = itertools.cycle([((head % len(body)).encode() + body, number) for number, body in enumerate(bodies)])
     rows: list[Row] = []
-    free = [Connection(address, rows) for _ in range(connections)]
+    opened = [Connection(address, rows) for _ in range(connections)]
+    try:
+        ask_all(opened, requests, seconds, rate)
+    finally:
+        for connection in opened:
+            connection.close()
+    return rows
+
+
+def ask_all(
+    opened: Sequence[Connection], requests: Iterator[tuple[bytes, int]], seconds: float, rate: float | None
+) -> None:
+    """Asks for some seconds, and waits for the last answers."""
+    free = list(opened)
     selector = selectors.DefaultSelector()
     began, sent, working = time.monotonic(), 0, 0
     while True:
         passed = time.monotonic() - began
-        due = connections if rate is None else int(passed * rate) - sent
+        due = len(opened) if rate is None else int(passed * rate) - sent
         while passed < seconds and free and due > 0:
             connection = free.pop()
             before = connection.socket
@@ -105,12 +118,12 @@ def run(
                     assert connection.socket is not None
                     selector.register(connection.socket, selectors.EVENT_READ, connection)
                 working += 1
-            elif rows[-1][2] == REFUSED:
-                return rows if not working else finish(selector, rows, working)
+            elif connection.refused:
+                return finish(selector, working)
             else:
                 free.append(connection)
         if passed >= seconds and not working:
-            return rows
+            return
         for key, _ in selector.select(0.001 if rate else 0.05):
             connection = key.data
             if not connection.busy:  # the server closed it while it was idle
@@ -123,7 +136,7 @@ def run(
                 free.append(connection)
 
 
-def finish(selector: selectors.BaseSelector, rows: list[Row], working: int) -> list[Row]:
+def finish(selector: selectors.BaseSelector, working: int) -> None:
     """Waits for the answers of a server that takes no more requests."""
     while working:
         for key, _ in selector.select(60):
@@ -133,7 +146,6 @@ def finish(selector: selectors.BaseSelector, rows: list[Row], working: int) -> l
                 selector.unregister(key.fileobj)
                 key.data.close()
                 working -= 1
-    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> None:

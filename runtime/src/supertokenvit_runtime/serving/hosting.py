@@ -17,6 +17,7 @@ from .settings import Settings
 from .worker import Opener, Worker, WorkerFailed, WorkerLost
 
 LOG = logging.getLogger("supertokenvit.serving")
+HURRY = 2.0  # seconds in which workers must end with the server
 Fingerprint = tuple[tuple[str, int, int, int], ...]
 
 
@@ -73,11 +74,15 @@ class Generation:
         self.source, self.settings = source, settings
         self.folder = tempfile.TemporaryDirectory(prefix="supertokenvit-serve-")
         self.lanes: list[Lane] = []
+        self.workers: list[Worker] = []
         try:
             self.copy = source.copy_into(Path(self.folder.name))
-            self.workers = [self.start() for _ in range(settings.workers)]
+            for _ in range(settings.workers):
+                self.workers.append(self.start())
             self.about = self._loaded()[0]
         except BaseException:
+            for worker in self.workers:
+                worker.kill()
             self.folder.cleanup()
             raise
 
@@ -89,17 +94,19 @@ class Generation:
         try:
             return [worker.wait() for worker in self.workers]
         except (WorkerFailed, WorkerLost) as error:
-            for worker in self.workers:
-                worker.kill()
             reason = str(error).replace(str(self.copy), str(self.source.path))
             raise UserError(reason or f"{self.source.path}: the process that loaded it ended") from None
 
-    def end(self) -> None:
-        """Ends the workers behind what they compute."""
+    def end(self, seconds: float | None = None) -> None:
+        """Ends the workers behind what they compute.
+
+        Args:
+            seconds: After which a worker is killed.
+        """
         for lane in self.lanes:
             lane.end()
         for lane in self.lanes:
-            lane.join()
+            lane.join(seconds)
         self.folder.cleanup()
 
 
@@ -164,8 +171,8 @@ class Host:
         LOG.warning("%s: reloaded", self.name)
 
     def close(self) -> None:
-        """Ends its workers."""
-        self.generation.end()
+        """Ends its workers; nobody waits for their answers any more."""
+        self.generation.end(HURRY)
 
     def _open_lanes(self, generation: Generation) -> None:
         patience = 2 * self.settings.deadline + 10

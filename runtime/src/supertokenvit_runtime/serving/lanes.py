@@ -52,9 +52,12 @@ class Lane:
         """Lets the lane end behind the batch that it computes."""
         self.ending.set()
 
-    def join(self) -> None:
-        """Waits until the lane has ended."""
-        self.thread.join()
+    def join(self, seconds: float | None) -> None:
+        """Waits until the lane has ended; after some seconds its worker is killed."""
+        self.thread.join(seconds)
+        if self.thread.is_alive():
+            self.worker.process.kill()  # its pipe ends, and with it the wait of the lane
+            self.thread.join()
 
     def _run(self) -> None:
         while not self.ending.is_set():

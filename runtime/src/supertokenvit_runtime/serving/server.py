@@ -23,6 +23,7 @@ LOG = logging.getLogger("supertokenvit.serving")
 WATCH = 0.5  # seconds between looks at the files
 LAST = 0.5  # seconds in which what was sent to a connection that is still open is read, after the last one is accepted
 BACKLOG = 2048
+KEEP_ALIVE = 75  # seconds; longer than proxies keep connections, so that they close them and not the server
 
 
 class Server(uvicorn.Server):
@@ -36,10 +37,11 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 make_app(service), http="h11", ws="none", lifespan="off", access_log=False, log_config=None,
-                backlog=BACKLOG, server_header=False,
+                backlog=BACKLOG, server_header=False, timeout_keep_alive=KEEP_ALIVE,
             )
         )  # fmt: skip
         self.service = service
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.one_at_a_time = threading.Lock()
         self.background: set[asyncio.Task] = set()
 
@@ -53,7 +55,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Ends after a while, in which other processes see that it will; at a second signal at once."""
-        if self.service.draining:
+        if self.service.draining or self.loop is None:  # at the second signal, or before anything could be asked
             self.should_exit = self.force_exit = True
             return
         self.service.draining = True

@@ -1,6 +1,7 @@
 """What the server does for a request: hold, read, decode, wait for a worker, answer."""
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,6 +20,8 @@ from .metrics import CONTENT_TYPE, Metrics
 from .openapi import describe
 from .problems import Problem
 from .settings import Settings
+
+LOG = logging.getLogger("supertokenvit.serving")
 
 
 class Service:
@@ -141,6 +144,9 @@ class Service:
             deliver([(job, problem)])
         except MemoryError:
             deliver([(job, Problem(422, "too large for the memory of the server"))])
+        except Exception:
+            LOG.exception("decoding failed")
+            deliver([(job, Problem(500, "the server failed"))])
 
     def close(self) -> None:
         """Ends the threads."""
