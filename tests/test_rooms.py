@@ -20,7 +20,7 @@ FLOORS = [
     {"evaluation", "answers", "serving"},
     {"evaluation_report"},
     {"evaluation_sizes"},
-    {"training"},
+    {"training", "exporting"},
     {"benchmarking", "verb_options"},
     {"cli"},
 ]
