@@ -48,6 +48,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begins to listen, and to watch the files."""
         await super().startup(sockets)
+        self.listening = sockets or []
         self.loop = asyncio.get_running_loop()
         if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
             self.loop.add_signal_handler(signal.SIGHUP, self.reload_all)
@@ -62,12 +63,31 @@ class Server(uvicorn.Server):
         self.loop.call_soon_threadsafe(lambda: self._begin(self._drain()))
 
     async def _drain(self) -> None:
-        LOG.warning("ends in %g s; no more than that are requests taken", self.service.settings.drain)
+        LOG.warning("ending: requests are taken for %g s more", self.service.settings.drain)
         await asyncio.sleep(self.service.settings.drain)
+        self._accept_last()
         for server in self.servers:
             server.close()
         await asyncio.sleep(LAST)
         self.should_exit = True
+
+    def _accept_last(self) -> None:
+        """Accepts what the system has accepted for the server, or closing the socket would reset it."""
+        for listening in self.listening:
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except OSError:  # there are no more
+                    break
+                connection.setblocking(False)
+                self._begin(self._take(connection))
+
+    async def _take(self, connection: socket.socket) -> None:
+        def protocol() -> asyncio.Protocol:
+            made: type = self.config.http_protocol_class  # type: ignore[assignment]
+            return made(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+        await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
 
     def reload_all(self) -> None:
         """Loads every model anew."""
