@@ -84,7 +84,7 @@ class Server(uvicorn.Server):
 
     async def _take(self, connection: socket.socket) -> None:
         def protocol() -> asyncio.Protocol:
-            made: type = self.config.http_protocol_class  # type: ignore[assignment]
+            made: type = self.config.http_protocol_class
             return made(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
         await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
