@@ -138,8 +138,8 @@ VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "train": (train, "train a model on your images"),
     "evaluate": (evaluate, "measure a trained model on labelled images"),
     "predict": (predict, "say what is on images"),
-    "explain": (explain, "show what in images spoke for an answer"),
     "serve": (serve, "answer over HTTP"),
+    "explain": (explain, "show what in images spoke for an answer"),
     "check-data": (check_data, "decode a data set and name what is wrong with it"),
     "benchmark": (benchmark, "measure how fast models are, side by side"),
     "models": (models, "list the variants"),
@@ -156,10 +156,9 @@ def parser_of(verb: str, **options: Any) -> Any:
 
 def usage() -> str:
     """Returns the overview that `supertokenvit --help` prints."""
-    lines = ["usage: supertokenvit VERB [options]", ""]
-    lines += [f"  {verb:<12} {text}" for verb, (_, text) in VERBS.items()]
-    lines += ["", "supertokenvit VERB --help lists a verb's options; --debug shows where an error came from."]
-    return "\n".join(lines)
+    verbs = [f"  {verb:<12} {text}" for verb, (_, text) in VERBS.items()]
+    more = "supertokenvit VERB --help lists a verb's options; --debug shows where an error came from."
+    return "\n".join(["usage: supertokenvit VERB [options]", "", *verbs, "", more])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -167,11 +166,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    if not words or words[0] in ("-h", "--help"):
-        print(usage())
-        return
-    if words[0] == "--version":
-        print(__version__)
+    if not words or words[0] in ("-h", "--help", "--version"):
+        print(__version__ if words[:1] == ["--version"] else usage())
         return
     from .command_line import USAGE_ERROR, accept_every_name, fail, run
 
