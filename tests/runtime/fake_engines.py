@@ -29,7 +29,8 @@ class FakeEngine:
         said = json.loads(path.read_text())
         self.seconds, self.sign = said.get("seconds", 0), said.get("sign", 1)
         time.sleep(said.get("loading", 0))
-        self.about = About(said.get("name", "fake"), said.get("classes", CLASSES), explains=said.get("explains", False))
+        self.about = About(said.get("name", "fake"), said.get("classes", CLASSES), explains=said.get("explains", False),
+                           enough=said.get("enough"))  # fmt: skip
 
     def answer(self, photographs):
         for photograph in photographs:
@@ -46,7 +47,8 @@ class FakeEngine:
     def explain(self, photograph, target):
         if target not in (None, *CLASSES):
             raise UserError(f"{target}: no such class")
-        return {"label": target or CLASSES[int(self.answer(photograph[None])[0].argmax())]}, b"\x89PNG of it"
+        label = target or CLASSES[int(self.answer(photograph[None])[0].argmax())]
+        return {"label": label, "size": [photograph.shape[1], photograph.shape[0]]}, b"\x89PNG of it"
 
 
 def main():

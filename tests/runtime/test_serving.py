@@ -1,11 +1,13 @@
 """What a server answers: predictions, and a problem for whatever cannot be answered."""
 
+import io
 import json
 import socket
 import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.runtime.clients import near, png, problem, serving_fake, serving_file, until
 from tests.runtime.fake_engines import FAIL
@@ -22,7 +24,8 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="module")
 def fake(tmp_path_factory):
     path = tmp_path_factory.mktemp("served") / "fake.json"
-    with serving_fake(path, {"deadline": 0.5, "drain": 0, "max_megapixels": 1}, explains=True) as running:
+    settings = {"deadline": 0.5, "drain": 0, "max_megapixels": 1, "max_waiting_mb": 0.5}
+    with serving_fake(path, settings, explains=True, enough=8) as running:
         yield running
 
 
@@ -162,6 +165,18 @@ def test_explanations_are_json_or_png(fake):
     status, headers, content = fake.ask("POST", "/v1/explain", png(250, 0, 0), {"Accept": "image/png"})
     assert (status, headers["Content-Type"], content) == (200, "image/png", b"\x89PNG of it")
     assert problem(fake.ask("POST", "/v1/explain?class=dog", png(0, 0, 0)), 422) == "dog: no such class"
+
+
+def test_explanations_are_of_the_whole_photograph(fake):
+    file = io.BytesIO()
+    Image.new("RGB", (160, 80)).save(file, "JPEG")
+    _, _, content = fake.ask("POST", "/v1/explain", file.getvalue())
+    assert content["explanation"]["size"] == [160, 80]  # predict lets the decoder make it smaller
+
+
+def test_bodies_that_hold_too_much_together_are_refused(fake):
+    assert "too many bodies" in problem(fake.ask("POST", "/v1/predict", bytes(600_000)), 429)
+    assert fake.predict(png(250, 0, 0))[0] == 200
 
 
 def test_health_and_readiness(server):
