@@ -36,8 +36,8 @@ class Server(uvicorn.Server):
     def __init__(self, service: Service) -> None:
         super().__init__(
             uvicorn.Config(
-                make_app(service), loop="asyncio", http="h11", ws="none", lifespan="off", access_log=False, log_config=None,
-                backlog=BACKLOG, server_header=False, timeout_keep_alive=KEEP_ALIVE,
+                make_app(service), loop="asyncio", http="h11", ws="none", lifespan="off", access_log=False,
+                log_config=None, backlog=BACKLOG, server_header=False, timeout_keep_alive=KEEP_ALIVE,
             )
         )  # fmt: skip
         self.service = service
