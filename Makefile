@@ -7,9 +7,9 @@ TORCH := torch==2.14.1 torchvision==0.29.1
 
 .PHONY: demo test test-random test-all test-timm lint format types clean
 
-$(VENV)/.installed: pyproject.toml Makefile
+$(VENV)/.installed: pyproject.toml runtime/pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(TORCH) -e ".[dev]"
+	$(BIN)/python -m pip install --quiet $(TORCH) -e "./runtime[serve]" -e ".[dev]"
 	touch $@
 
 demo: $(VENV)/.installed  ## Train on 1,797 handwritten digits, evaluate, predict: the whole way in a few minutes

@@ -31,6 +31,33 @@ def test_the_examples_of_a_page_run_one_after_the_other(page, tmp_path, monkeypa
     assert "runs/nowhere: no trained model in it" in printed
 
 
+def test_the_example_of_the_runtime_runs(tmp_path, monkeypatch, capsys):
+    from .runtime.clients import png
+    from .runtime.graphs import write_graph
+
+    monkeypatch.chdir(tmp_path)
+    write_graph(tmp_path / "model.onnx")
+    (tmp_path / "photo.jpg").write_bytes(png(0, 200, 0))
+    page = (ROOT / "docs" / "runtime.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
+    exec(compile(example, "runtime.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "photo.jpg ['green'" in printed and "missing.jpg [] [] No such file or directory" in printed
+
+
+def test_the_page_on_serving_names_every_option_route_and_status():
+    from dataclasses import fields
+
+    from supertokenvit_runtime.serving.openapi import PROBLEMS, describe
+    from supertokenvit_runtime.serving.settings import Settings
+
+    page = (ROOT / "docs" / "serving.md").read_text()
+    for option in fields(Settings):
+        assert "help" not in option.metadata or f"--{option.name}" in page or option.name == "port", option.name
+    assert all(f" {path}`" in page for path in describe(explains=True, token=True)["paths"])
+    assert all(str(status) in page for status in PROBLEMS)
+
+
 def test_docstring_examples_run(monkeypatch, tmp_path):
     import doctest
     import importlib

@@ -17,7 +17,7 @@ FLOORS = [
     {"model_folder"},
     {"prediction"},
     {"explaining", "hub"},
-    {"evaluation", "answers"},
+    {"evaluation", "answers", "serving"},
     {"evaluation_report"},
     {"evaluation_sizes"},
     {"training", "exporting"},

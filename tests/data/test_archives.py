@@ -10,10 +10,11 @@ import zipfile
 
 import pytest
 
-from supertokenvit.data import archives, decode, readers
+from supertokenvit.data import archives, readers
 from supertokenvit.data.decode import BadImage
 from supertokenvit.data.sources import DataError
 from supertokenvit.data.splits import open_splits
+from supertokenvit_runtime import decode
 from tests.data.test_formats import PIXELS, write_tar
 
 MEMBERS = {f"{name}/{i}.png": PIXELS for name in ("cat", "dog") for i in range(3)}

@@ -4,8 +4,9 @@ Training, evaluation and the model folder know no other difference. The tasks of
 have places in the image are in dense/.
 """
 
+from supertokenvit_runtime.answers import Prediction
+
 from .figures import ClassFigures, Evaluation, FiguresError
-from .label_answers import Prediction
 from .labels import Classification, Labels, MultiLabel
 from .task import LogitsTask, Ragged, Task
 

@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from timm.models import save_for_hf
 from torch import Tensor, nn
 
+from supertokenvit_runtime.answers import Prediction
+
 from ..data.augmentation import BatchAugmentation, Crop
 from ..data.loading import Keep, KeepSquare, TrainImages
 from ..data.sources import Source, targets_by_name, unknown_classes
 from ..preprocessing import Preprocess, together
 from .drawing import draw_titled
 from .figures import Evaluation, FiguresError, class_figures, mean_of
-from .label_answers import Prediction
 from .label_rows import draw_worst, rows_of, write_rows
 from .task import LogitsTask, Why
 

@@ -6,6 +6,7 @@ VERBS: dict[str, str] = {
     "train": "train a model on your images",
     "evaluate": "measure a trained model on labelled images",
     "predict": "say what is on images",
+    "serve": "answer over HTTP",
     "explain": "show what in images spoke for an answer",
     "export": "write a trained model as one file for other engines, and check it",
     "push": "put a trained model on the Hugging Face Hub",
