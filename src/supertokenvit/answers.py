@@ -12,6 +12,8 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from supertokenvit_runtime.decode import read_picture
+
 from .console import is_watched, user_console
 from .data.decode import printable
 from .data.listing import find_images
@@ -19,7 +21,7 @@ from .errors import UsageError
 from .explaining.command import Folder, explain_files
 from .explaining.explanation import method_of, network_of
 from .machine import keep_freed_memory
-from .prediction import BATCH, Prediction, PredictionError, load, read_picture
+from .prediction import BATCH, Prediction, PredictionError, load
 from .run_folder import PREDICTIONS
 
 ROW_GROUP = 10_000

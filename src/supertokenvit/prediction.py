@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -15,7 +14,9 @@ from PIL import Image
 from timm.models import get_pretrained_cfg
 from torch import Tensor
 
-from .data.decode import BadImage, decode, printable, to_rgb
+from supertokenvit_runtime.decode import Picture, read_picture
+
+from .data.decode import BadImage, printable
 from .dense import TASKS
 from .engines.graph_file import GraphFile, is_graph
 from .engines.torch_engine import TorchNetwork
@@ -27,8 +28,7 @@ from .products import convolution_pays
 from .run_folder import RunFolder
 from .tasks import Labels, Prediction
 
-Picture = str | os.PathLike | bytes | Image.Image | np.ndarray
-__all__ = ["Prediction", "Predictor", "load", "read_picture"]
+__all__ = ["Prediction", "Predictor", "load"]
 Views = Literal["none", "flip", "shift"]
 Resize = Literal["center", "squash", "border", "keep"]
 Network = Callable[[Tensor], Tensor]
@@ -222,29 +222,6 @@ class GraphPredictor(Predictor):
         return self.run(normalize(images, self.data_config["mean"], self.data_config["std"]))
 
 
-def read_picture(picture: Picture, enough: int | None = None) -> Image.Image:
-    """Reads whatever a user calls an image as an upright 8-bit RGB image.
-
-    Args:
-        picture: A path, the bytes of a file, a PIL image, or an array uint8 [H, W], [H, W, 3] or [H, W, 4].
-        enough: Pixels of the shorter side that are enough (see data.decode.decode).
-
-    Raises:
-        BadImage: It is no image, or a damaged one.
-        OSError: The file cannot be read.
-    """
-    if isinstance(picture, (str, os.PathLike)):
-        return decode(Path(picture).read_bytes(), str(picture), enough=enough)
-    if isinstance(picture, bytes):
-        return decode(picture, "image", enough=enough)
-    if isinstance(picture, Image.Image):
-        return to_rgb(picture)
-    if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (3,), (4,)):
-        shape = f"{picture.dtype} {list(picture.shape)}"
-        raise BadImage("image", f"an array of {shape}: expected uint8 [H, W], [H, W, 3] or [H, W, 4]")
-    return to_rgb(Image.fromarray(picture))
-
-
 def load(
     run: str | os.PathLike | RunFolder | None = None,
     *,
@@ -308,7 +285,8 @@ def exported(run: str | os.PathLike, **options: Any) -> GraphPredictor:
 
     Raises:
         UsageError: An option of what the graph has in it already.
-        EngineError: It cannot be read.
+        SessionError: The engine cannot read it.
+        AboutError: `export` did not write it.
     """
     for name, value in options.items():
         if value is not None and (name, value) != ("device", "cpu"):

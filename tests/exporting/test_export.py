@@ -13,8 +13,7 @@ from rich.console import Console
 import supertokenvit
 from supertokenvit.cli import main
 from supertokenvit.engines.graph_file import GraphFile
-from supertokenvit.engines.packages import EngineError
-from supertokenvit.errors import UsageError
+from supertokenvit.errors import UsageError, UserError
 from supertokenvit.exporting import export as module
 from supertokenvit.exporting import resizing
 from supertokenvit.exporting.export import FILES, export
@@ -139,16 +138,16 @@ def test_several_sizes_are_refused(exported, capsys):
 
 
 def test_a_file_of_another_origin_is_refused(trained, tmp_path):
-    with pytest.raises(EngineError, match="no such file"):
+    with pytest.raises(UserError, match="no such file"):
         load(tmp_path / "gone.onnx")
     (tmp_path / "broken.onnx").write_bytes(b"nothing")
-    with pytest.raises(EngineError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         load(tmp_path / "broken.onnx")
     one = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     node = onnx.helper.make_node("Identity", ["x"], ["y"])
     graph = onnx.helper.make_graph([node], "g", [one], [onnx.helper.make_tensor_value_info("y", 1, [1])])
     onnx.save(onnx.helper.make_model(graph, ir_version=10), tmp_path / "other.onnx")
-    with pytest.raises(EngineError, match="was not written by supertokenvit export"):
+    with pytest.raises(UserError, match="supertokenvit export did not write it"):
         load(tmp_path / "other.onnx")
 
 

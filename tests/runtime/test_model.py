@@ -74,7 +74,7 @@ def test_openvino_answers_the_same(graph, tmp_path):
     "note, words",
     [
         (False, "supertokenvit export did not write it"),
-        (about(format=2), "a newer version wrote it; update supertokenvit-runtime"),
+        (about(format=2), "a newer version wrote it; update supertokenvit"),
         (about(input="tensor"), "takes tensor, not photographs"),
         (about(task="segmentation"), "its task is segmentation; this version knows classification and multi-label"),
         ({"format": 1}, "its metadata cannot be read"),

@@ -42,6 +42,27 @@ class About:
         return asdict(self)
 
 
+def read_note(text: str | None, path: Path) -> dict[str, Any]:
+    """Reads what `export` wrote into a file's metadata.
+
+    Args:
+        text: JSON under KEY, or None if there is nothing under it.
+        path: Of the file, for messages.
+
+    Raises:
+        AboutError: The file was not exported, or by a newer version.
+    """
+    if text is None:
+        raise AboutError(f"{path}: supertokenvit export did not write it, so its classes are not known")
+    try:
+        found = json.loads(text)
+        if found["format"] > FORMAT:
+            raise AboutError(f"{path}: a newer version wrote it; update supertokenvit")
+        return found
+    except (KeyError, TypeError, ValueError) as error:
+        raise AboutError(f"{path}: its metadata cannot be read ({type(error).__name__}: {error})") from None
+
+
 def read_about(text: str | None, path: Path) -> About:
     """Reads the metadata of an exported file.
 
@@ -52,12 +73,8 @@ def read_about(text: str | None, path: Path) -> About:
     Raises:
         AboutError: The file was not exported, or by a newer version, or in a way that is not for photographs.
     """
-    if text is None:
-        raise AboutError(f"{path}: supertokenvit export did not write it, so its classes are not known")
+    found = read_note(text, path)
     try:
-        found = json.loads(text)
-        if found["format"] > FORMAT:
-            raise AboutError(f"{path}: a newer version wrote it; update supertokenvit-runtime")
         if found["input"] != "photo":
             raise AboutError(f"{path}: takes {found['input']}, not photographs; export it anew for photographs")
         if found["task"] not in TASKS:

@@ -1,53 +1,36 @@
 """This module reads exported files: graphs that say in their own metadata what is needed to use them."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .onnx_engine import OnnxNetwork
-from .openvino_engine import OpenVinoNetwork
-from .packages import EngineError
-
-KEY = "supertokenvit"
-FORMAT = 1
-ENGINES: dict[str, Any] = {".onnx": OnnxNetwork, ".xml": OpenVinoNetwork}
+from supertokenvit_runtime.about import KEY, read_note
+from supertokenvit_runtime.sessions import SESSIONS, open_session
 
 
 def is_graph(path: str | os.PathLike) -> bool:
     """Says whether a path names a file that an engine runs, by its ending."""
-    return Path(path).suffix.lower() in ENGINES
+    return Path(path).suffix.lower() in SESSIONS
 
 
 class GraphFile:
-    """An exported file in the engine that its ending names.
+    """An exported file in the engine that its ending names, whatever its graph takes.
 
     Args:
         path: The .onnx or .xml file.
         threads: CPU threads that work on one call.
 
     Raises:
-        EngineError: There is no such file, the engine cannot read it, or `export` did not write it.
+        SessionError: There is no such file, or the engine cannot read it.
+        AboutError: `export` did not write it, or that of a newer version did.
     """
 
     def __init__(self, path: str | os.PathLike, threads: int) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise EngineError(f"{path}: there is no such file")
-        try:
-            self.network = ENGINES[self.path.suffix.lower()](self.path, threads)
-        except EngineError:
-            raise
-        except Exception as error:  # each engine has errors of its own
-            raise EngineError(f"{path}: cannot be read ({str(error).strip().splitlines()[0]})") from None
-        text = self.network.note(KEY)
-        if text is None:
-            raise EngineError(f"{path}: was not written by supertokenvit export, so its classes are not known")
-        self.about: dict[str, Any] = json.loads(text)
-        if self.about["format"] > FORMAT:
-            raise EngineError(f"{path}: a newer version wrote it; update supertokenvit")
+        self.session = open_session(self.path, threads)
+        self.about: dict[str, Any] = read_note(self.session.note(KEY), self.path)
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the answers by their names: `probabilities` [B, K], and what else was exported.
@@ -55,4 +38,4 @@ class GraphFile:
         Args:
             images: uint8 photographs [B, H, W, 3], or float32 [B, 3, H, W], as `about["input"]` says.
         """
-        return self.network.outputs(images)
+        return self.session.outputs(images)

@@ -27,15 +27,6 @@ class OnnxNetwork:
         self.name = self.session.get_inputs()[0].name
         self.photographs = self.session.get_inputs()[0].type == "tensor(uint8)"
 
-    def note(self, key: str) -> str | None:
-        """Returns what the file's metadata says under a key, if anything."""
-        return self.session.get_modelmeta().custom_metadata_map.get(key)
-
-    def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns every output by its name."""
-        names = [output.name for output in self.session.get_outputs()]
-        return dict(zip(names, self.session.run(names, {self.name: images}), strict=True))
-
     def run(self, images: np.ndarray) -> np.ndarray:
         """Returns logits [N, K] for normalised images, float32 [N, C, H, W], without converting them."""
         return self.session.run(None, {self.name: images})[0]

@@ -27,21 +27,11 @@ class OpenVinoNetwork:
             "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32",
         }  # fmt: skip
         model = core.read_model(str(path))
-        self.model = model
         self.photographs = model.input(0).get_element_type() == openvino.Type.u8
         if shape is not None:
             N, C, H, W = shape
             model.reshape([N, H, W, C] if self.photographs else [N, C, H, W])
         self.request = core.compile_model(model, "CPU", settings).create_infer_request()
-
-    def note(self, key: str) -> str | None:
-        """Returns what the file's metadata says under a key, if anything."""
-        return self.model.get_rt_info([key]).value if self.model.has_rt_info([key]) else None
-
-    def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns every output by its name."""
-        found = self.request.infer([images])
-        return {output.get_any_name(): found[number].copy() for number, output in enumerate(self.model.outputs)}
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Returns logits [N, K] for normalised images, float32 [N, C, H, W], without converting them."""

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from supertokenvit_runtime.decode import read_picture
+
 from ..console import say, user_console
 from ..data.decode import BadImage, printable
 from ..data.listing import find_images
 from ..model.network import SuperTokenTransformer
-from ..prediction import Predictor, load, read_picture
+from ..prediction import Predictor, load
 from ..preprocessing import normalize
 from ..tasks.drawing import Panel, draw_panels, panel
 from .drawing import overlay, paint_talk

@@ -10,11 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from supertokenvit_runtime.decode import Picture, read_picture
+
 from ..data.decode import printable
 from ..engines.torch_engine import TorchNetwork
 from ..errors import UserError
 from ..model.network import SuperTokenTransformer
-from ..prediction import Picture, Predictor, read_picture
+from ..prediction import Predictor
 from ..preprocessing import Box, Preprocess, normalize
 from ..tasks import Labels
 from .grad_cam import grad_cam

@@ -10,7 +10,8 @@ import torch
 from timm.models import reparameterize_model
 from torch import Tensor, nn
 
-from ..engines.graph_file import FORMAT, KEY
+from supertokenvit_runtime.about import FORMAT, KEY
+
 from ..engines.packages import need, quiet
 from ..model_folder import TrainedModel
 from ..preprocessing import views

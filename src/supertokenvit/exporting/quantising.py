@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from supertokenvit_runtime.about import KEY
+
 from ..data.sources import Source
-from ..engines.graph_file import KEY
 from ..engines.packages import need, quiet
 
 CALIBRATION = 300  # images; more changed nothing
