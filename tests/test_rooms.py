@@ -18,7 +18,7 @@ FLOORS = [
     {"prediction"},
     {"explaining"},
     {"evaluation", "answers"},
-    {"evaluation_report"},
+    {"evaluation_report", "bulk"},
     {"evaluation_sizes"},
     {"training", "exporting"},
     {"benchmarking", "verb_options"},

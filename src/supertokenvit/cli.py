@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import __version__
-from .verb_options import ANSWERS, KEEP, METHOD, MODEL, RIVALS, SIDE, SIZES, SPLIT, add_labels, add_use
+from .verb_options import BULK, KEEP, METHOD, MODEL, RIVALS, SIDE, SIZES, SPLIT, add_labels, add_predict, add_use
 
 
 def train(argv: Sequence[str]) -> None:
@@ -54,20 +54,19 @@ def evaluate(argv: Sequence[str]) -> None:
 
 def predict(argv: Sequence[str]) -> None:
     """Says what is on images."""
-    from .command_line import PositiveInt
-
     parser = parser_of("predict")
-    parser.add_argument("images", type=str, nargs="+", help="Files, or folders of them")
-    parser.add_argument("--model", type=str, default=None, help=f"{MODEL}; the best of those")
-    parser.add_argument("--out", type=str, default=None, help=ANSWERS)
-    parser.add_argument("--json", action="store_true", help="Print a line of JSON for each image")
-    parser.add_argument("--topk", type=PositiveInt, default=5, help="Classes to name")
-    parser.add_argument("--explain", type=str, default=None, help="Folder for pictures of what spoke for each answer")
+    add_predict(parser)
     add_use(parser)
     given = parser.parse_args(list(argv)).as_dict()
+    images, model, bulk = given.pop("images"), given.pop("model"), {name: given.pop(name) for name in BULK}
+    if any(bulk.values()):
+        from .bulk.command import predict_in_shards
+
+        predict_in_shards(images, model, as_json=given.pop("json"), **given, **bulk)
+        return
     from .answers import predict_and_print
 
-    predict_and_print(given.pop("images"), given.pop("model"), as_json=given.pop("json"), **given)
+    predict_and_print(images, model, as_json=given.pop("json"), **given)
 
 
 def explain(argv: Sequence[str]) -> None:

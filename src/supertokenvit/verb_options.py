@@ -17,6 +17,25 @@ RIVALS += "engine, dtype, channels_last, fused, reparam, by_convolution, or an a
 MODEL = "Run folder, or a model that comes with the package"
 ANSWERS = "File for the answers: .csv, .jsonl or .parquet; of masks and boxes a folder for pictures (predictions)"
 
+BULK = ("processes", "resume", "embeddings")  # of predict: any of them makes it write one Parquet file in parts
+
+
+def add_predict(parser: Any) -> None:
+    """Adds the options of `predict` that no other verb has."""
+    from .command_line import PositiveInt
+
+    images = "Files, or folders of them; with --processes also archives, and shards as PATH-{000..010}.tar"
+    parts = "Processes that answer, each with its share of the cores, into --out NAME.parquet"
+    parser.add_argument("images", type=str, nargs="+", help=images)
+    parser.add_argument("--model", type=str, default=None, help=f"{MODEL}; the best of those")
+    parser.add_argument("--out", type=str, default=None, help=ANSWERS)
+    parser.add_argument("--json", action="store_true", help="Print a line of JSON for each image")
+    parser.add_argument("--topk", type=PositiveInt, default=5, help="Classes to name")
+    parser.add_argument("--explain", type=str, default=None, help="Folder for pictures of what spoke for each answer")
+    parser.add_argument("--processes", type=PositiveInt, default=None, help=parts)
+    parser.add_argument("--resume", action="store_true", help="Go on with the --out NAME.parquet of a killed command")
+    parser.add_argument("--embeddings", action="store_true", help="Write what the classifier sees into it, too")
+
 
 def add_labels(parser: Any) -> None:
     """Adds the options that say how labels are to be read."""
