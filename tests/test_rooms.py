@@ -19,7 +19,7 @@ FLOORS = [
     {"explaining"},
     {"evaluation", "answers"},
     {"evaluation_report", "bulk"},
-    {"evaluation_sizes"},
+    {"evaluation_sizes", "inspecting"},
     {"training", "exporting"},
     {"benchmarking", "verb_options"},
     {"cli"},

@@ -5,8 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import __version__
-from .verb_options import BULK, KEEP, METHOD, MODEL, RIVALS, SIDE, SIZES, SPLIT, add_labels, add_predict, add_use
+from . import __version__, verb_options
 
 
 def train(argv: Sequence[str]) -> None:
@@ -34,18 +33,8 @@ def train(argv: Sequence[str]) -> None:
 
 def evaluate(argv: Sequence[str]) -> None:
     """Measures a trained model on labelled images."""
-    from .command_line import NonNegativeInt
-
     parser = parser_of("evaluate")
-    parser.add_argument("--model", type=str, required=True, help=MODEL)
-    parser.add_argument("--data", type=str, default=None, help="Images, as in training; those of the run")
-    parser.add_argument("--split", **SPLIT)
-    add_use(parser)
-    parser.add_argument("--sizes", type=str, default=None, help=SIZES)
-    parser.add_argument("--keep_size", type=str, default=None, help=KEEP)
-    parser.add_argument("--skip_damaged", type=bool, default=False, help="Leave damaged images out")
-    parser.add_argument("--workers", type=NonNegativeInt, default=0, help="Processes that decode")
-    parser.add_argument("--out", type=str, default=None, help="Folder for the figures; by default the run folder")
+    verb_options.add_evaluate(parser)
     given = parser.parse_args(list(argv)).as_dict()
     from .evaluation_sizes import evaluate_sizes_and_write
 
@@ -55,10 +44,10 @@ def evaluate(argv: Sequence[str]) -> None:
 def predict(argv: Sequence[str]) -> None:
     """Says what is on images."""
     parser = parser_of("predict")
-    add_predict(parser)
-    add_use(parser)
+    verb_options.add_predict(parser)
+    verb_options.add_use(parser)
     given = parser.parse_args(list(argv)).as_dict()
-    images, model, bulk = given.pop("images"), given.pop("model"), {name: given.pop(name) for name in BULK}
+    images, model, bulk = given.pop("images"), given.pop("model"), {name: given.pop(name) for name in verb_options.BULK}
     if any(bulk.values()):
         from .bulk.command import predict_in_shards
 
@@ -71,24 +60,32 @@ def predict(argv: Sequence[str]) -> None:
 
 def explain(argv: Sequence[str]) -> None:
     """Shows what in images spoke for an answer."""
-    from .command_line import PositiveInt
-
     parser = parser_of("explain")
-    parser.add_argument("images", type=str, nargs="+", help="Files, or folders of them")
-    parser.add_argument("--model", type=str, default=None, help=f"{MODEL}; the best of those")
-    parser.add_argument("--class", dest="target", type=str, default=None, help="Class to explain; the likeliest")
-    parser.add_argument("--method", **METHOD)
-    parser.add_argument("--topk", type=PositiveInt, default=1, help="Classes to explain of each image")
-    parser.add_argument("--windows", action="store_true", help="Draw the windows with the share of each")
-    parser.add_argument("--talk", action="store_true", help="Draw which windows the most important one listened to")
-    parser.add_argument("--json", action="store_true", help="Print a line of JSON for each explanation")
-    parser.add_argument("--out", type=str, default="explanations", help="Folder for overlays and maps")
-    parser.add_argument("--img_size", type=PositiveInt, default=None, help=SIDE)
-    parser.add_argument("--device", type=str, default=None, help="cpu, cuda, mps")
+    verb_options.add_explain(parser)
     given = parser.parse_args(list(argv)).as_dict()
     from .explaining.command import explain_and_write
 
     explain_and_write(given.pop("images"), given.pop("model"), as_json=given.pop("json"), **given)
+
+
+def neighbours(argv: Sequence[str]) -> None:
+    """Finds near-duplicates and the nearest others of images with embeddings."""
+    parser = parser_of("neighbours")
+    verb_options.add_neighbours(parser)
+    given = parser.parse_args(list(argv)).as_dict()
+    from .inspecting.neighbours import find_and_write
+
+    find_and_write(given.pop("answers"), **given)
+
+
+def suspects(argv: Sequence[str]) -> None:
+    """Names labels that are likely wrong."""
+    parser = parser_of("suspects")
+    verb_options.add_suspects(parser)
+    given = parser.parse_args(list(argv)).as_dict()
+    from .inspecting.suspects import find_and_write
+
+    find_and_write(given.pop("model"), **given)
 
 
 def export(argv: Sequence[str]) -> None:
@@ -96,7 +93,7 @@ def export(argv: Sequence[str]) -> None:
     from .exporting.options import ExportOptions
 
     parser = parser_of("export")
-    parser.add_argument("model", type=str, help=MODEL)
+    parser.add_argument("model", type=str, help=verb_options.MODEL)
     parser.add_class_arguments(ExportOptions, fail_untyped=True)
     given = parser.parse_args(list(argv)).as_dict()
     from .exporting.export import export
@@ -110,7 +107,7 @@ def check_data(argv: Sequence[str]) -> None:
 
     parser = parser_of("check-data")
     parser.add_argument("data", type=str, help="Images, as for training")
-    add_labels(parser)
+    verb_options.add_labels(parser)
     parser.add_argument("--workers", type=PositiveInt, default=None, help="Decoders at once; one for each core")
     given = parser.parse_args(list(argv)).as_dict()
     from .data.checking import check_and_print
@@ -123,7 +120,7 @@ def benchmark(argv: Sequence[str]) -> None:
     from .benchmarking.options import BenchmarkOptions
 
     parser = parser_of("benchmark")
-    parser.add_argument("models", type=str, nargs="+", help=RIVALS)
+    parser.add_argument("models", type=str, nargs="+", help=verb_options.RIVALS)
     parser.add_class_arguments(BenchmarkOptions, fail_untyped=True)
     given = parser.parse_args(list(argv)).as_dict()
     from .benchmarking.command import run_and_write
@@ -144,6 +141,8 @@ VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "evaluate": (evaluate, "measure a trained model on labelled images"),
     "predict": (predict, "say what is on images"),
     "explain": (explain, "show what in images spoke for an answer"),
+    "neighbours": (neighbours, "find near-duplicates, and the images that are nearest to each"),
+    "suspects": (suspects, "name labels that are likely wrong"),
     "export": (export, "write a trained model as one file for other engines, and check it"),
     "check-data": (check_data, "decode a data set and name what is wrong with it"),
     "benchmark": (benchmark, "measure how fast models are, side by side"),

@@ -2,15 +2,17 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import braceexpand
+from PIL import Image
 
 from ..data.archives import is_zip, tar_members, zip_members
-from ..data.decode import BadImage, printable
+from ..data.decode import BadImage, decode, printable, read_file
 from ..data.listing import find_images, is_image_name, list_folder
 from ..data.readers import TarMember, TarReader, ZipReader
 from ..data.shards import SHARD_ENDINGS
@@ -32,6 +34,7 @@ class ZipMember(NamedTuple):
 
 
 Picture = Path | TarMember | ZipMember
+Read = Callable[[], bytes]
 
 
 def find_pictures(specs: Sequence[str]) -> list[Picture]:
@@ -130,31 +133,46 @@ class Contents:
         """Why an image could not be read, by its place."""
 
     def __iter__(self) -> Iterator[Path | bytes]:
-        place = 0
-        for archive, several in groupby(self.pictures, _archive_of):
-            members = list(several)
-            if archive is None:
-                yield from members  # type: ignore[misc]
+        for place, (picture, read) in enumerate(zip(self.pictures, reads_of(self.pictures), strict=True)):
+            if isinstance(picture, Path):
+                yield picture
             else:
-                yield from self._members(archive, members, place)
-            place += len(members)
+                yield self._content(place, read)
 
-    def _members(self, archive: str, members: list[Picture], first: int) -> Iterator[bytes]:
-        """The contents of members of one archive; nothing for one that cannot be read."""
-        reader = _reader(archive, members)
-        for number in range(len(members)):
-            try:
-                yield reader.read(number)
-            except BadImage as error:
-                self.reasons[first + number] = error.reason
-                yield b""
-            except OSError as error:
-                self.reasons[first + number] = error.strerror or str(error)
-                yield b""
+    def _content(self, place: int, read: Read) -> bytes:
+        """The content of an archive's member; nothing if it cannot be read."""
+        try:
+            return read()
+        except BadImage as error:
+            self.reasons[place] = error.reason
+        except OSError as error:
+            self.reasons[place] = error.strerror or str(error)
+        return b""
 
 
-def _reader(archive: str, members: list[Picture]) -> Reader:
-    """A reader of members of one archive."""
-    if isinstance(members[0], TarMember):
-        return TarReader(members)  # type: ignore[arg-type]
-    return ZipReader(Path(archive), [(member.name, member.member) for member in members])  # type: ignore[union-attr]
+def reads_of(pictures: Sequence[Picture]) -> Iterator[Read]:
+    """Yields for each image what reads its content; each archive is opened once for all of its members in a row."""
+    for archive, several in groupby(pictures, _archive_of):
+        members: list[Any] = list(several)
+        if archive is None:
+            yield from (partial(read_file, path) for path in members)
+            continue
+        reader: Reader = TarReader(members)
+        if not isinstance(members[0], TarMember):
+            reader = ZipReader(Path(archive), [(member.name, member.member) for member in members])
+        yield from (partial(reader.read, number) for number in range(len(members)))
+
+
+def image_of(picture: Picture, read: Read, enough: int | None = 256) -> Image.Image:
+    """Decodes an image to 8-bit RGB.
+
+    Args:
+        picture: The image.
+        read: From `reads_of`.
+        enough: Pixels of the shorter side that are enough (see data.decode.decode).
+
+    Raises:
+        BadImage: It cannot be unpacked or decoded.
+        OSError: It cannot be read.
+    """
+    return decode(read(), name_of(picture), enough=enough)

@@ -11,6 +11,7 @@ from typing import Any
 from ..answers import parquet_library, schema_of_answers
 from ..prediction import Prediction, Predictor, load
 from ..run_folder import put_in_place
+from .embedding import with_embeddings
 from .pictures import Contents, Picture, name_of
 
 
@@ -38,7 +39,8 @@ class Question:
         Raises:
             UserError: It cannot be loaded, or gives no embeddings.
         """
-        return load(self.model, **dict(self.options))
+        predictor = load(self.model, **dict(self.options))
+        return with_embeddings(predictor) if self.embeddings else predictor
 
 
 @dataclass(frozen=True)
