@@ -80,7 +80,7 @@ def test_a_killed_command_leaves_no_process_and_its_finished_parts_are_kept(begi
         after |= parts_of(out) if Parts(out).folder.exists() else {}
         time.sleep(0.01)
     code, printed, errors = ended(process)
-    assert code == 1 and "077.png: not an image" in errors or len(kept) > 7
+    assert code == 1 and "1 image could not be read" in errors
     assert f"600 images, {10 * len(kept)} of them answered before" in printed
     assert {name: after[name] for name in kept} == kept  # none was written again
     whole = tmp_path / "whole.parquet"
