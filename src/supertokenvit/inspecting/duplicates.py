@@ -15,8 +15,8 @@ from ..machine import cores
 
 BLOCK = 1024  # images whose similarities to all others are in memory at once
 SIDE = 16  # pixels of a thumbnail's sides: compression and resizing change hardly anything there
-FLAT = 200.0  # added to variances (of values to 255): an even area differs from another only by its colour
-SAME = 0.9  # agreement from which on two images are taken for the same picture
+FLAT = 50.0  # added to variances (of values to 255): an even area differs from another only by its colour
+SAME = 0.93  # agreement from which on two images are taken for the same picture
 
 
 def nearest(embeddings: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -29,7 +29,7 @@ def nearest(embeddings: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]
     Returns:
         Places [N, count] of the others, the nearest first, and their similarities.
     """
-    unit = F.normalize(torch.from_numpy(embeddings), dim=1)
+    unit = F.normalize(torch.tensor(embeddings), dim=1)
     count = min(count, len(unit) - 1)
     found = [_nearest_of(unit, start, count) for start in range(0, len(unit), BLOCK)]
     return torch.cat([places for _, places in found]).numpy(), torch.cat([values for values, _ in found]).numpy()
