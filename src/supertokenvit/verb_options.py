@@ -28,7 +28,7 @@ def add_predict(parser: Any) -> None:
     images = "Files, or folders of them; with --processes also archives, and shards as PATH-{000..010}.tar"
     parts = "Processes that answer, each with its share of the cores, into --out NAME.parquet"
     parser.add_argument("images", type=str, nargs="+", help=images)
-    parser.add_argument("--model", type=str, default=None, help=f"{MODEL}; the best of those")
+    parser.add_argument("--model", type=str, default=None, help=f"{MODEL}, or an exported file; the best of those")
     parser.add_argument("--out", type=str, default=None, help=ANSWERS)
     parser.add_argument("--json", action="store_true", help="Print a line of JSON for each image")
     parser.add_argument("--topk", type=PositiveInt, default=5, help="Classes to name")

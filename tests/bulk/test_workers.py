@@ -51,6 +51,10 @@ def wait_until(fact, seconds=120):
         time.sleep(0.01)
 
 
+def is_alive(process):
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
 def parts_of(out):
     return {path.name: path.stat().st_mtime_ns for path in Parts(out).folder.glob("0*.parquet")}
 
@@ -68,10 +72,14 @@ def test_a_killed_command_leaves_no_process_and_its_finished_parts_are_kept(begi
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 2
     process.send_signal(how)
+    process.wait(timeout=120)
+    try:
+        wait_until(lambda: not any(map(is_alive, children)), seconds=60)
+    finally:
+        for child in filter(is_alive, children):
+            child.kill()
     _, _, errors = ended(process)
     assert "Traceback" not in errors
-    psutil.wait_procs(children, timeout=60)
-    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
     kept = parts_of(out)
     assert 3 <= len(kept) < 60 and not out.exists()
     process = begin(out, "--processes", "1", "--resume")

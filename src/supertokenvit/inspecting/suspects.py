@@ -35,7 +35,7 @@ class Suspect:
     label: int
     """Number of the class that the image is said to be of."""
     suggested: int
-    """Number of the likeliest other class."""
+    """Number of the likeliest class."""
     of_label: float
     """Probability of the label."""
     of_suggested: float
@@ -131,11 +131,9 @@ def suspects_of(answers: Answers, probabilities: np.ndarray) -> Iterator[Suspect
             labels, probabilities.astype(np.float64), return_indices_ranked_by="self_confidence", n_jobs=1
         )
     for number in order.tolist():
-        others = probabilities[number].copy()
-        others[labels[number]] = -1
-        best, label = int(others.argmax()), int(labels[number])
-        place = int(answers.indices[number])
-        yield Suspect(place, label, best, float(probabilities[number, label]), float(others[best]))
+        p, label = probabilities[number], int(labels[number])
+        best = int(p.argmax())  # never the label: a label that is the likeliest class is no suspect
+        yield Suspect(int(answers.indices[number]), label, best, float(p[label]), float(p[best]))
 
 
 def row_of(answers: Answers, one: Suspect, classes: list[str], known: str) -> list[Any]:
