@@ -18,7 +18,12 @@ MODEL = "Run folder, or a model that comes with the package"
 ANSWERS = "File for the answers: .csv, .jsonl or .parquet; of masks and boxes a folder for pictures (predictions)"
 
 REPORT = "File for the report: .csv or .parquet; the picture is beside it, as .png"
-BULK = ("processes", "resume", "embeddings")  # of predict: any of them makes it write one Parquet file in parts
+BULK = (
+    "processes",
+    "cluster",
+    "resume",
+    "embeddings",
+)  # of predict: any of them makes it write one Parquet file in parts
 
 
 def add_predict(parser: Any) -> None:
@@ -34,6 +39,7 @@ def add_predict(parser: Any) -> None:
     parser.add_argument("--topk", type=PositiveInt, default=5, help="Classes to name")
     parser.add_argument("--explain", type=str, default=None, help="Folder for pictures of what spoke for each answer")
     parser.add_argument("--processes", type=PositiveInt, default=None, help=parts)
+    parser.add_argument("--cluster", choices=["ray"], default=None, help="Answer on all machines of a Ray cluster")
     parser.add_argument("--resume", action="store_true", help="Go on with the --out NAME.parquet of a killed command")
     parser.add_argument("--embeddings", action="store_true", help="Write what the classifier sees into it, too")
 

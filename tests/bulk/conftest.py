@@ -9,7 +9,7 @@ import timm
 import torch
 from PIL import Image
 
-from supertokenvit.bulk import command
+from supertokenvit.bulk import command, workers
 from supertokenvit.model_folder import ModelCard, TrainedModel, save_model
 
 from ..training.conftest import TINY
@@ -81,5 +81,5 @@ class Inline:
 def inline(monkeypatch):
     pool = Inline()
     monkeypatch.setattr(command, "ROWS", 4)
-    monkeypatch.setattr(command, "workers", lambda processes: contextlib.nullcontext(pool))
+    monkeypatch.setattr(workers, "workers", lambda processes: contextlib.nullcontext(pool))
     return pool

@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from supertokenvit.bulk import command
+from supertokenvit.bulk import command, workers
 from supertokenvit.cli import main
 from supertokenvit.inspecting import duplicates
 from supertokenvit.inspecting.duplicates import SAME, agreement, agreements, groups_of, nearest, thumbnails
@@ -27,7 +27,7 @@ def answers(copied, tmp_path_factory):
 
     out = tmp_path_factory.mktemp("answers") / "answers.parquet"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "workers", lambda processes: contextlib.nullcontext(Inline()))
+        patch.setattr(workers, "workers", lambda processes: contextlib.nullcontext(Inline()))
         command.predict_in_shards([str(copied[0])], MODEL, out=str(out), embeddings=True, tta="flip")
     return out
 

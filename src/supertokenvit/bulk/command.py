@@ -2,7 +2,8 @@
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from ..model_folder import read_config, shipped_model
 from ..prediction import BATCH, PredictionError
 from .parts import ROWS, Job, Parts
 from .pictures import Picture, find_pictures, fingerprint_of
-from .shard import Question, Shard
-from .workers import answered, workers
+from .shard import Done, Question, Shard
+from .workers import answered
 
 
 def predict_in_shards(
@@ -24,6 +25,7 @@ def predict_in_shards(
     *,
     out: str | None = None,
     processes: int | None = None,
+    cluster: str | None = None,
     resume: bool = False,
     embeddings: bool = False,
     topk: int = 5,
@@ -39,6 +41,7 @@ def predict_in_shards(
         model: As in prediction.load.
         out: The file; its ending is .parquet. Until it is complete, its parts are in NAME.parts beside it.
         processes: That answer, each with its share of the cores; 1 by default.
+        cluster: "ray" to answer on the machines of a Ray cluster, by default on all of their cores.
         resume: Go on with what an earlier call left; a file that is complete already stays.
         embeddings: Write what the classifier sees, too.
         topk: Classes to name.
@@ -54,7 +57,6 @@ def predict_in_shards(
         WorkerError: A worker died; what was answered is kept.
     """
     path = checked(out, as_json=as_json, explain=explain)
-    count = processes or 1
     pictures = find_pictures(images)
     question = question_of(str(model or shipped_model()), options, topk, batch_size, embeddings)
     job = job_of(question, pictures)
@@ -64,7 +66,8 @@ def predict_in_shards(
             missing = parts.missing(job)
             began, before = time.monotonic(), job.count - sum(len(of(pictures, job, number)) for number in missing)
             shards = (Shard(of(pictures, job, number), parts.path(number)) for number in missing)
-            work(question, shards, count, before, job.count)
+            if missing:
+                work(answering(cluster, processes)(question, shards), before, job.count)
             parts.join(job, embeddings)
             print(written(path, job.count, before, time.monotonic() - began))
         else:
@@ -74,6 +77,15 @@ def predict_in_shards(
         raise PredictionError(f"{unread} image{'s' * (unread > 1)} could not be read (column error of {path})")
 
 
+def answering(cluster: str | None, processes: int | None) -> Callable[[Question, Iterable[Shard]], Iterator[Done]]:
+    """Chooses what answers shards: processes of this machine, or those of a cluster."""
+    if cluster is None:
+        return partial(answered, processes or 1)
+    from .cluster import answered_by_cluster
+
+    return partial(answered_by_cluster, processes)
+
+
 def checked(out: str | None, *, as_json: bool, explain: str | None) -> Path:
     """Returns the path of the file of answers.
 
@@ -81,9 +93,13 @@ def checked(out: str | None, *, as_json: bool, explain: str | None) -> Path:
         UsageError: It is no Parquet file, pyarrow is missing, or the answers are to go elsewhere too.
     """
     if out is None or Path(out).suffix.lower() != ".parquet":
-        raise UsageError("--processes, --resume and --embeddings write Parquet: name a file with --out NAME.parquet")
+        raise UsageError(
+            "--processes, --cluster, --resume and --embeddings write Parquet: name a file with --out NAME.parquet"
+        )
     if as_json or explain is not None:
-        raise UsageError(f"--{'json' if as_json else 'explain'}: not with --processes, --resume or --embeddings")
+        raise UsageError(
+            f"--{'json' if as_json else 'explain'}: not with --processes, --cluster, --resume or --embeddings"
+        )
     parquet_library(Path(out))
     return Path(out)
 
@@ -129,30 +145,25 @@ def of(pictures: Sequence[Picture], job: Job, number: int) -> Sequence[Picture]:
     return pictures[number * job.rows : (number + 1) * job.rows]
 
 
-def work(question: Question, shards: Iterable[Shard], processes: int, before: int, total: int) -> None:
-    """Answers shards with a progress bar of images.
+def work(results: Iterator[Done], before: int, total: int) -> None:
+    """Waits for shards with a progress bar of images, and names images that could not be read.
 
     Args:
-        question: What is asked.
-        shards: That are missing.
-        processes: That answer.
+        results: What workers say of shards.
         before: Images that were answered before.
         total: Images of all shards.
     """
-    if before == total:
-        return
     console = user_console(stderr=True)
-    with workers(processes) as pool:
 
-        def images() -> Iterator[None]:
-            yield from [None] * before
-            for done in answered(pool, processes, question, shards):
-                for file, reason in done.unread:
-                    say(console, f"supertokenvit: {file}: {reason}")
-                yield from [None] * done.images
+    def images() -> Iterator[None]:
+        yield from [None] * before
+        for done in results:
+            for file, reason in done.unread:
+                say(console, f"supertokenvit: {file}: {reason}")
+            yield from [None] * done.images
 
-        for _ in watched(images(), "Predicting", total, console):
-            pass
+    for _ in watched(images(), "Predicting", total, console):
+        pass
 
 
 def written(path: Path, total: int, before: int, seconds: float) -> str:

@@ -65,8 +65,13 @@ def _leave_with(lifeline: Connection) -> None:
     os._exit(1)
 
 
-def answered(pool: ProcessPoolExecutor, processes: int, question: Question, shards: Iterable[Shard]) -> Iterator[Done]:
-    """Passes on what workers say of shards, in the order in which they are done.
+def answered(processes: int, question: Question, shards: Iterable[Shard]) -> Iterator[Done]:
+    """Passes on what workers on this machine say of shards, in the order in which they are done.
+
+    Args:
+        processes: That answer.
+        question: What is asked.
+        shards: That are missing.
 
     Raises:
         WorkerError: A worker has died.
@@ -75,15 +80,16 @@ def answered(pool: ProcessPoolExecutor, processes: int, question: Question, shar
     waiting: set[Future[Done]] = set()
     coming = iter(shards)
     try:
-        while True:
-            for shard in coming:
-                waiting.add(pool.submit(answer_shard, question, shard))
-                if len(waiting) >= AHEAD * processes:
-                    break
-            if not waiting:
-                return
-            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
+        with workers(processes) as pool:
+            while True:
+                for shard in coming:
+                    waiting.add(pool.submit(answer_shard, question, shard))
+                    if len(waiting) >= AHEAD * processes:
+                        break
+                if not waiting:
+                    return
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
     except BrokenProcessPool:
         raise WorkerError(
             "a worker died, maybe as the memory ran out; what was answered is kept: go on with --resume, and with a "
