@@ -1,5 +1,6 @@
 """Real processes: killed commands, killed workers, and the same rows from however many."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -56,7 +57,12 @@ def is_alive(process):
 
 
 def parts_of(out):
-    return {path.name: path.stat().st_mtime_ns for path in Parts(out).folder.glob("0*.parquet")}
+    """Complete parts with the times of their writing; they vanish when the file is complete."""
+    found = {}
+    for path in Parts(out).folder.glob("0*.parquet"):
+        with contextlib.suppress(FileNotFoundError):
+            found[path.name] = path.stat().st_mtime_ns
+    return found
 
 
 def ended(process):
