@@ -214,17 +214,10 @@ class Parquet(Writer):
     """Columns file, labels, probabilities (lists) and error."""
 
     def __init__(self, path: Path, topk: int) -> None:
-        try:
-            import pyarrow
-            import pyarrow.parquet
-        except ImportError:
-            raise UsageError(f"--out {path}: pyarrow is not installed: pip install 'supertokenvit[parquet]'") from None
+        pyarrow = parquet_library(path)
         super().__init__(path, topk)
-        text, number = pyarrow.string(), pyarrow.float64()
         self.make: Callable[..., Any] = pyarrow.Table.from_pylist
-        self.schema = pyarrow.schema(
-            {"file": text, "labels": pyarrow.list_(text), "probabilities": pyarrow.list_(number), "error": text}
-        )
+        self.schema = schema_of_answers(pyarrow)
         self.file = pyarrow.parquet.ParquetWriter(self.part, self.schema)
         self.rows: list[dict[str, Any]] = []
 
@@ -243,6 +236,23 @@ class Parquet(Writer):
         if self.rows:
             self.file.write_table(self.make(self.rows, self.schema))
             self.rows = []
+
+
+def parquet_library(path: Path) -> Any:
+    """Imports pyarrow, or raises UsageError about the file that needs it."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise UsageError(f"--out {path}: pyarrow is not installed: pip install 'supertokenvit[parquet]'") from None
+    return pyarrow
+
+
+def schema_of_answers(pyarrow: Any, embeddings: bool = False) -> Any:
+    """Returns the columns of a Parquet file of answers; embeddings are optional."""
+    text, number = pyarrow.string(), pyarrow.float64()
+    columns = {"file": text, "labels": pyarrow.list_(text), "probabilities": pyarrow.list_(number), "error": text}
+    return pyarrow.schema(columns | ({"embedding": pyarrow.list_(pyarrow.float32())} if embeddings else {}))
 
 
 WRITERS: dict[str, type[Writer]] = {".csv": Csv, ".jsonl": JsonLines, ".parquet": Parquet}

@@ -15,6 +15,7 @@ METHOD: dict[str, Any] = dict(
 RIVALS = "timm names, run folders, .onnx or .xml files; NAME:KEY=VALUE,... for one with settings of its own: "
 RIVALS += "engine, dtype, channels_last, fused, reparam, by_convolution, or an argument of the model"
 MODEL = "Run folder, or a model that comes with the package"
+REPORT = "File for the report: .csv or .parquet; the picture is beside it, as .png"
 ANSWERS = "File for the answers: .csv, .jsonl or .parquet; of masks and boxes a folder for pictures (predictions)"
 
 

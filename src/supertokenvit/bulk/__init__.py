@@ -1,0 +1,1 @@
+"""Answers for more images than one process should wait for: in shards, over processes, and resumable."""
