@@ -49,7 +49,9 @@ def fetch(to: Path) -> None:
     npm = shutil.which("npm")
     what = f"the page needs {NAME} {VERSION}"
     if npm is None:
-        raise ExportError(f"{what}, and there is no npm to fetch it: install Node.js, or put {ARCHIVE} into {to.parent}")
+        raise ExportError(
+            f"{what}, and there is no npm to fetch it: install Node.js, or put {ARCHIVE} into {to.parent}"
+        )
     to.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=to.parent) as folder:
         words = [npm, "pack", f"{NAME}@{VERSION}", "--silent", "--pack-destination", folder]

@@ -55,7 +55,7 @@ def export(run: str | os.PathLike, say: Callable[[str], None] = lambda line: Non
     chosen = ExportOptions(**options)
     trained, predictor = to_export(run, chosen)
     folder = Path(chosen.out) if chosen.out is not None else home_of(run) / "export" / chosen.format
-    check_place(folder)
+    check_place(folder, chosen.format)
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     fresh.chmod(0o755)
@@ -109,8 +109,12 @@ def home_of(run: str | os.PathLike) -> Path:
     return folder.parent if RunFolder(folder.parent).recipe.exists() else folder
 
 
-def check_place(folder: Path) -> None:
+def check_place(folder: Path, format: str) -> None:
     """Refuses a folder that holds anything but an older export.
+
+    Args:
+        folder: To write.
+        format: Of the export; a page takes the place of a page only, as there may be more models in it.
 
     Raises:
         ExportError: It does.
@@ -118,7 +122,7 @@ def check_place(folder: Path) -> None:
     if not folder.exists():
         return
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
-    if there and not there & {PARITY, web.MODELS}:
+    if there and not (web.is_page(there) if format == "web" else PARITY in there):
         raise ExportError(f"{folder}: not empty, and no export; choose another --out")
 
 

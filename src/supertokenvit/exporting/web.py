@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Set
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from ..run_folder import sync, write_json, write_text
 from . import browser_runtime
 from .options import ExportError
 
-INDEX, MODELS, README = "index.html", "models.json", "README.md"
+INDEX, LISTING, README = "index.html", "models.json", "README.md"
+MODELS, EXAMPLES, RUNTIME = "models", "examples", "onnxruntime"
 EXAMPLES_AT_MOST = 24
 EXAMPLE_SIDE = 640  # pixels of the longer side
 REFUSED = {"input": "photo", "embedding": False}  # the page takes photographs, and shows labels only
@@ -38,6 +39,12 @@ def refuse_options(chosen: Any) -> None:
     browser_runtime.archive()
 
 
+def is_page(names: Set[str]) -> bool:
+    """Says whether a folder holds an older page and nothing else, by the names in it."""
+    own = {path.name for path in files(__package__).joinpath("page").iterdir()}
+    return {INDEX, LISTING} <= names <= own | {LISTING, README, MODELS, EXAMPLES, RUNTIME}
+
+
 def model_folder(page: Path, name: str) -> Path:
     """Makes the empty folder of a model in a page and returns it.
 
@@ -45,7 +52,7 @@ def model_folder(page: Path, name: str) -> Path:
         page: Folder of the page.
         name: Of the model.
     """
-    folder = page / "models" / name
+    folder = page / MODELS / name
     folder.mkdir(parents=True)
     return folder
 
@@ -64,20 +71,20 @@ def write_page(page: Path, name: str, older: Path, examples: str | None) -> None
     """
     with as_file(files(__package__) / "page") as source:
         shutil.copytree(source, page, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    browser_runtime.unpack(page / "onnxruntime")
+    browser_runtime.unpack(page / RUNTIME)
     before = listing_of(older)
-    models = [model for model in before["models"] if (older / "models" / model).is_dir()]
+    models = [model for model in before["models"] if (older / MODELS / model).is_dir()]
     for model in models:
         if model != name:
-            shutil.copytree(older / "models" / model, page / "models" / model)
+            shutil.copytree(older / MODELS / model, page / MODELS / model)
     if examples is not None:
-        shown = write_examples(example_files(examples), page / "examples")
+        shown = write_examples(example_files(examples), page / EXAMPLES)
     else:
-        shown = [example for example in before["examples"] if (older / "examples" / example["file"]).is_file()]
+        shown = [example for example in before["examples"] if (older / EXAMPLES / example["file"]).is_file()]
         if shown:
-            shutil.copytree(older / "examples", page / "examples")
+            shutil.copytree(older / EXAMPLES, page / EXAMPLES)
     models = models if name in models else [*models, name]
-    write_json(page / MODELS, {"answers": "browser", "models": models, "examples": shown})
+    write_json(page / LISTING, {"answers": "browser", "models": models, "examples": shown})
     write_text(page / README, readme(models))
     for path in page.rglob("*"):
         if path.is_file():
@@ -86,7 +93,7 @@ def write_page(page: Path, name: str, older: Path, examples: str | None) -> None
 
 def listing_of(page: Path) -> dict[str, Any]:
     """Reads which models and examples a page has; none if there is no page."""
-    path = page / MODELS
+    path = page / LISTING
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"models": [], "examples": []}
 
 
@@ -117,7 +124,7 @@ def example_files(folder: str | os.PathLike) -> list[Path]:
     return found
 
 
-def write_examples(pictures: Sequence[Path], folder: Path) -> list[dict[str, str]]:
+def write_examples(pictures: list[Path], folder: Path) -> list[dict[str, str]]:
     """Writes pictures as small JPEG files without anything that cameras add, such as the place.
 
     Args:
@@ -145,7 +152,7 @@ def write_examples(pictures: Sequence[Path], folder: Path) -> list[dict[str, str
     return shown
 
 
-def readme(models: Sequence[str]) -> str:
+def readme(models: list[str]) -> str:
     """Writes how to put the page on the web.
 
     Args:
@@ -162,11 +169,13 @@ python -m http.server --bind 127.0.0.1 8000
 Run that line in this folder, then open http://127.0.0.1:8000/. Opening `index.html` directly does not work, because
 browsers load neither modules nor models from files.
 
-The model runs in the visitor's browser. Photographs are not sent anywhere, and the page's Content-Security-Policy forbids
-requests to other hosts. A server should send `.wasm` files as `application/wasm`; the page then starts a little faster.
+The model runs in the visitor's browser. Photographs are not sent anywhere, and the page's Content-Security-Policy
+forbids requests to other hosts. A server should send `.wasm` files as `application/wasm`; the page then starts a little
+faster.
 
 Models: {", ".join(f"`{name}`" for name in models)}. Each is a folder in `models`, with what was checked in its
-`parity.json` and the license of its training data in its `README.md`. To add one, export it with `--format web` and the same `--out`.
+`parity.json` and the license of its training data in its `README.md`. To add a model, export it with `--format web` and
+the same `--out`.
 
 `onnxruntime` holds {browser_runtime.NAME} {browser_runtime.VERSION} by Microsoft (MIT License).
 """
