@@ -1,8 +1,9 @@
-// From the bytes of a picture to the pixels that the model takes: upright, in RGB, and no larger than it needs.
+// From the bytes of a picture to the pixels that the model takes: upright, in RGB, and not too many of them.
 import { Problem } from "./problem.js";
 
 const MOST_BYTES = 300_000_000;
 const MOST_PIXELS = 100_000_000;
+const PLENTY = 4_000_000; // the model resizes so many pixels by itself, exactly; more would cost time and memory only
 const STRIP_PIXELS = 4_000_000; // how much is read from a canvas at a time: a whole one would double the memory
 
 /**
@@ -12,7 +13,7 @@ const STRIP_PIXELS = 4_000_000; // how much is read from a canvas at a time: a w
  * white: `supertokenvit predict` does the same.
  *
  * @param {Blob} photograph - The file.
- * @param {number} enough - Pixels of the shorter side that the model needs; a larger picture is made smaller.
+ * @param {number} enough - Pixels that the shorter side keeps if a large picture is made smaller.
  * @returns {Promise<{pixels: Uint8Array, height: number, width: number}>} RGB values, row by row.
  */
 export async function read(photograph, enough) {
@@ -22,8 +23,9 @@ export async function read(photograph, enough) {
     if (bitmap.width * bitmap.height > MOST_PIXELS) {
       throw new Problem("This picture is too large: the limit is 100 megapixels.");
     }
-    const factor = Math.max(1, Math.floor(Math.min(bitmap.width, bitmap.height) / enough));
-    return reduce(bitmap, factor);
+    const wanted = Math.ceil(Math.sqrt((bitmap.width * bitmap.height) / PLENTY));
+    const most = Math.floor(Math.min(bitmap.width, bitmap.height) / enough);
+    return reduce(bitmap, Math.max(1, Math.min(wanted, most)));
   } finally {
     bitmap.close();
   }
