@@ -43,7 +43,8 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
     def do_POST(self):
         self.server.posted.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
-        self.answer(*self.server.answers.pop(0))
+        status, content = self.server.answers.pop(0)
+        self.answer(status, content() if callable(content) else content)
 
     def answer(self, status, content):
         body = json.dumps(content).encode()

@@ -1,6 +1,7 @@
 """The page in a browser: it answers as predict does, asks no other host, and works with a keyboard and on a phone."""
 
 import struct
+import threading
 import time
 
 import numpy as np
@@ -67,7 +68,7 @@ def opened(chromium, server):
     """A function that opens the page; no request may have left its origin, and nothing may have been an error."""
     contexts, asked, errors = [], [], []
 
-    def open_page(**options):
+    def open_page(wait=True, **options):
         context = chromium.new_context(**(SIZES["desktop"] | options))
         contexts.append(context)
         context.on("request", lambda request: asked.append(request.url))
@@ -75,7 +76,8 @@ def opened(chromium, server):
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(server.origin)
-        ready(page)
+        if wait:
+            ready(page)
         return page
 
     open_page.errors = errors
@@ -206,16 +208,36 @@ def test_what_is_no_photograph_is_said_in_plain_words_and_the_next_one_is_answer
     assert isinstance(look(page, good), dict) and page.is_visible("#bars")
 
 
-def test_the_newest_photograph_is_the_one_that_is_answered(opened, predictor, tmp_path):
-    pictures = list(photographs())
-    large = saved(tmp_path, pictures[0].resize((6000, 4000)), "large.png", compress_level=1)
-    small = saved(tmp_path, pictures[16], "small.png")
+def test_the_newest_photograph_is_the_one_that_is_answered(opened, server, tmp_path):
+    """The answer for an older one comes when the newer one is answered already."""
+    path, free = saved(tmp_path, next(photographs())), threading.Event()
+
+    def late():
+        assert free.wait(SECONDS)
+        return {"labels": ["older"], "probabilities": [1.0]}
+
+    server.replaced["/models.json"] = {"answers": "server", "models": ["m"], "examples": []}
+    server.answers += [(200, late), (200, {"labels": ["newer"], "probabilities": [1.0]})]
     page = opened()
-    page.set_input_files("#file", large)
-    page.set_input_files("#file", small)
-    assert differ(answer(page), wanted(predictor, small)) <= RESIZED
-    ready(page)
-    assert differ(answer(page), wanted(predictor, small)) <= RESIZED
+    page.set_input_files("#file", path)
+    give_up = time.monotonic() + SECONDS
+    while not server.posted and time.monotonic() < give_up:
+        page.evaluate("() => null")
+    try:
+        assert look(page, path) == {"newer": 1.0}
+    finally:
+        with page.expect_event("requestfinished"):
+            free.set()
+    page.evaluate("() => new Promise(done => setTimeout(done, 50))")
+    assert answer(page) == {"newer": 1.0}
+
+
+def test_a_photograph_that_comes_before_the_model_is_answered_when_it_is_there(opened, predictor, tmp_path):
+    path = saved(tmp_path, next(photographs()))
+    page = opened(wait=False)
+    assert "being loaded" in page.inner_text("#status")
+    hand_over(page, "drop", path.name, path.read_bytes(), "image/png")
+    assert differ(answer(page), wanted(predictor, path)) <= RESIZED
 
 
 def test_a_keyboard_is_enough(opened, predictor, tmp_path):

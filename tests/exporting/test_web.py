@@ -15,6 +15,7 @@ from PIL import Image
 
 from supertokenvit.cli import main
 from supertokenvit.exporting import browser_runtime, web
+from supertokenvit.exporting import export as module
 from supertokenvit.exporting.export import check_place
 from supertokenvit.exporting.options import ExportError
 
@@ -191,6 +192,18 @@ def test_only_an_older_page_is_replaced(cached, tmp_path):
     (other / "models.json").write_text("of something else")
     with pytest.raises(ExportError, match="not empty, and no export"):
         check_place(other, "web")
+
+
+def test_export_writes_the_page_around_the_checked_model(cached, tmp_path, monkeypatch):
+    def checked(folder, *rest):
+        (folder / "model.onnx").write_text("checked")
+        return []
+
+    monkeypatch.setattr(module, "write_and_check", checked)
+    page = module.export("stt_micro.cifar10", format="web", out=str(tmp_path / "page"))
+    assert page == tmp_path / "page" / "index.html" and page.is_file()
+    assert (tmp_path / "page" / "models" / "stt_micro.cifar10" / "model.onnx").read_text() == "checked"
+    assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.parametrize(

@@ -88,3 +88,7 @@ def unpack(folder: Path) -> None:
             content = packed.extractfile(f"package/dist/{name}")
             assert content is not None, name
             (folder / name).write_bytes(content.read())
+
+
+if __name__ == "__main__":
+    print(archive())

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..data.decode import IMAGE_ENDINGS, BadImage
 from ..prediction import read_picture
-from ..run_folder import sync, write_json, write_text
+from ..run_folder import write_json, write_text
 from . import browser_runtime
 from .options import ExportError
 
@@ -86,9 +86,6 @@ def write_page(page: Path, name: str, older: Path, examples: str | None) -> None
     models = models if name in models else [*models, name]
     write_json(page / LISTING, {"answers": "browser", "models": models, "examples": shown})
     write_text(page / README, readme(models))
-    for path in page.rglob("*"):
-        if path.is_file():
-            sync(path)
 
 
 def listing_of(page: Path) -> dict[str, Any]:
