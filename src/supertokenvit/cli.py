@@ -93,7 +93,7 @@ def explain(argv: Sequence[str]) -> None:
 
 
 def export(argv: Sequence[str]) -> None:
-    """Writes a trained model as one file for other engines."""
+    """Writes a trained model as one file for other engines, or as a page."""
     from .exporting.options import ExportOptions
 
     parser = parser_of("export")
@@ -145,7 +145,7 @@ VERBS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "evaluate": (evaluate, "measure a trained model on labelled images"),
     "predict": (predict, "say what is on images"),
     "explain": (explain, "show what in images spoke for an answer"),
-    "export": (export, "write a trained model as one file for other engines, and check it"),
+    "export": (export, "write a trained model as one file for other engines, or as a page, and check it"),
     "check-data": (check_data, "decode a data set and name what is wrong with it"),
     "benchmark": (benchmark, "measure how fast models are, side by side"),
     "models": (models, "list the variants"),
