@@ -32,7 +32,8 @@ test: lint types  ## What CI runs: a process of tests for each core
 test-random: $(VENV)/.installed  ## The quick tests in random order; -p randomly says the seed, which repeats an order
 	$(BIN)/python -m pytest -v -p randomly
 
-test-all: lint types test-timm  ## With the slow ones
+test-all: lint types test-timm  ## With the slow ones; those of the page need npm and Chromium
+	-$(BIN)/python -m supertokenvit.exporting.browser_runtime
 	$(BIN)/python -m pytest -m ""
 
 test-timm: $(VENV)/.installed  ## timm's own model tests, from its source distribution, on every stt_* model

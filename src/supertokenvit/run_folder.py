@@ -247,8 +247,9 @@ def put_in_place(temporary: Path, path: Path) -> None:
 def replace_folder(fresh: Path, folder: Path) -> None:
     """Puts a folder that is complete in the place of an older one."""
     old = _old(folder)
-    for file in fresh.iterdir():
-        sync(file)
+    for path in fresh.rglob("*"):
+        if path.is_file() or os.name != "nt":
+            sync(path)
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)

@@ -18,14 +18,15 @@ from ..model_folder import TrainedModel, is_shipped, load_model, read_config
 from ..prediction import GraphPredictor, Predictor
 from ..run_folder import RunFolder, replace_folder, write_json, write_text
 from ..tasks import Labels
+from . import web
 from .describing import readme
 from .graph import ExportedNetwork, about_of, write_onnx, write_openvino
 from .options import ExportError, ExportOptions
 from .parity import Check, compare_int8, compare_photographs, compare_sizes, photographs, shapes_of
 from .quantising import quantise
 
-FILES = {"onnx": "model.onnx", "openvino": "model.xml"}
-PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
+FILES = {"onnx": "model.onnx", "openvino": "model.xml", "web": "model.onnx"}
+PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino", "web": "onnxruntime"}
 LABELS, PARITY, README = "labels.txt", "parity.json", "README.md"
 
 
@@ -40,7 +41,7 @@ def export(run: str | os.PathLike, say: Callable[[str], None] = lambda line: Non
         **options: Fields of ExportOptions.
 
     Returns:
-        The exported file.
+        The exported file, or the page that shows it.
 
     Raises:
         ExportError: It cannot be exported, or a check failed.
@@ -54,18 +55,23 @@ def export(run: str | os.PathLike, say: Callable[[str], None] = lambda line: Non
     chosen = ExportOptions(**options)
     trained, predictor = to_export(run, chosen)
     folder = Path(chosen.out) if chosen.out is not None else home_of(run) / "export" / chosen.format
-    check_place(folder)
+    check_place(folder, chosen.format)
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     fresh.chmod(0o755)
     try:
-        checks = write_and_check(fresh, run, trained, predictor, chosen, say)
+        if chosen.format == "web":
+            name = name_of(run) or "model"
+            checks = write_and_check(web.model_folder(fresh, name), run, trained, predictor, chosen, say)
+            web.write_page(fresh, name, folder, chosen.examples)
+        else:
+            checks = write_and_check(fresh, run, trained, predictor, chosen, say)
         replace_folder(fresh, folder)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     say(f"{len(checks)} checks passed (see {PARITY})")
-    return folder / FILES[chosen.format]
+    return folder / (web.INDEX if chosen.format == "web" else FILES[chosen.format])
 
 
 def to_export(run: str | os.PathLike, chosen: ExportOptions) -> tuple[TrainedModel, Predictor]:
@@ -82,6 +88,10 @@ def to_export(run: str | os.PathLike, chosen: ExportOptions) -> tuple[TrainedMod
         raise ExportError("--int8: only with --input photo, on which its accuracy can be measured")
     if chosen.calibrate is not None and not chosen.int8:
         raise ExportError("--calibrate: only with --int8")
+    if chosen.format == "web":
+        web.refuse_options(chosen)
+    elif chosen.examples is not None:
+        raise ExportError("--examples: only with --format web")
     trained = load_model(run, chosen.img_size)
     if chosen.tta != "as-trained":
         trained = replace(trained, card=replace(trained.card, tta=chosen.tta))
@@ -99,8 +109,12 @@ def home_of(run: str | os.PathLike) -> Path:
     return folder.parent if RunFolder(folder.parent).recipe.exists() else folder
 
 
-def check_place(folder: Path) -> None:
+def check_place(folder: Path, format: str) -> None:
     """Refuses a folder that holds anything but an older export.
+
+    Args:
+        folder: To write.
+        format: Of the export; a page takes the place of a page only, as there may be more models in it.
 
     Raises:
         ExportError: It does.
@@ -108,7 +122,7 @@ def check_place(folder: Path) -> None:
     if not folder.exists():
         return
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
-    if there and PARITY not in there:
+    if there and not (web.is_page(there) if format == "web" else PARITY in there):
         raise ExportError(f"{folder}: not empty, and no export; choose another --out")
 
 
@@ -149,6 +163,8 @@ def write_and_check(
     refuse_failed(run, checks)
     if chosen.int8:
         checks += quantised(path, run, predictor, chosen, say)
+    if chosen.format == "web":
+        web.write_about(folder, about)
     write_text(folder / LABELS, "".join(f"{label}\n" for label in trained.classes))
     write_json(folder / PARITY, {"passed": True, "checks": [asdict(check) for check in checks]})
     write_text(folder / README, readme(about, path.name, checks))

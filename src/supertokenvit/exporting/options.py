@@ -14,8 +14,8 @@ class ExportError(UserError):
 class ExportOptions:
     """How a trained model is exported."""
 
-    format: Literal["onnx", "openvino"] = "onnx"
-    """The engine that will run it: ONNX Runtime, or OpenVINO"""
+    format: Literal["onnx", "openvino", "web"] = "onnx"
+    """The engine that will run it: ONNX Runtime, or OpenVINO; web: a page that runs it in a browser"""
     int8: bool = False
     """Compute matrix products and convolutions in 8 bits (openvino)"""
     calibrate: Optional[str] = None
@@ -29,5 +29,7 @@ class ExportOptions:
     """Give the features before the classifier too"""
     img_size: Optional[int] = None
     """Side of the images that the network sees, in pixels; that of its training by default"""
+    examples: Optional[str] = None
+    """Folder of pictures that the page offers to try (web)"""
     out: Optional[str] = None
-    """Folder to write; RUN/export/FORMAT by default"""
+    """Folder to write; RUN/export/FORMAT by default; in an older page the model is added to those there (web)"""

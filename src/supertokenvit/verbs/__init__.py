@@ -10,7 +10,7 @@ VERBS: dict[str, str] = {
     "explain": "show what in images spoke for an answer",
     "neighbours": "find near-duplicates, and the images that are nearest to each",
     "suspects": "name labels that are likely wrong",
-    "export": "write a trained model as one file for other engines, and check it",
+    "export": "write a trained model as one file for other engines, or as a page, and check it",
     "push": "put a trained model on the Hugging Face Hub",
     "check-data": "decode a data set and name what is wrong with it",
     "benchmark": "measure how fast models are, side by side",
