@@ -226,7 +226,7 @@ def measure(model: Path, bodies: Sequence[bytes], seconds: float) -> list[dict[s
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--images", required=True)
     parser.add_argument("--seconds", type=float, default=20)

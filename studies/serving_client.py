@@ -150,7 +150,7 @@ def finish(selector: selectors.BaseSelector, working: int) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("address")
     parser.add_argument("requests", type=Path)
     parser.add_argument("--connections", type=int, required=True)

@@ -58,7 +58,10 @@ def page(
     scores = "".join(f"| {split} | {100 * score:.2f} % |\n" for split, score in card["scores"].items())
     measured = f"| images | {SCORES[task]} |\n|---|---:|\n{scores}" if scores else "Nobody measured it yet.\n"
     rule = f"The validation images: {card['split_rule']}.\n" if card["split_rule"] else ""
-    shown = f"Each image is looked at {VIEWS[card['tta']]}." if task in ("classification", "multi-label") else ""
+    shown = f"Images are seen whole, the longer side {size} px."
+    if task in ("classification", "multi-label"):
+        how = RESIZED[data_config.get("crop_mode", "center")]  # without the word timm cuts the centre out
+        shown = f"Images get the size {size} px: {how}. Each is looked at {VIEWS[card['tta']]}."
     fitted = ""
     if card["temperature"] != 1.0:
         fitted = (
@@ -87,7 +90,7 @@ print(predictor("photo.jpg")[0])
 ```
 
 `supertokenvit predict photo.jpg --model PATH_OF_THIS_FOLDER` does the same. On the Hub its name is `hf-hub:OWNER/NAME`.
-Images get the size {size} px: {RESIZED[data_config["crop_mode"]]}. {shown}
+{shown}
 
 ## How good it is
 
