@@ -397,3 +397,17 @@ def test_opened_as_a_file_it_says_what_to_do(chromium, folder):
         page.goto((folder / "index.html").as_uri())
         page.wait_for_selector("#problem:not(:empty)")
         assert "python -m http.server" in page.inner_text("#problem") and page.inner_text("#status") == ""
+
+
+def test_the_page_of_serve_answers_as_predict_does(chromium, tmp_path):
+    from ..runtime.clients import serving_file
+
+    path = saved(tmp_path, next(photographs()))
+    with serving_file(export(MODEL, out=str(tmp_path / "exported"))) as running:
+        page = chromium.new_context(**SIZES["desktop"]).new_page()
+        page.goto(f"http://{running.address}/")
+        ready(page)
+        found = look(page, path)
+    wanted = load(MODEL)(path)[0]
+    assert list(found) == wanted.labels
+    assert all(abs(found[label] - p) < 5e-3 for label, p in zip(wanted.labels, wanted.probabilities, strict=True))

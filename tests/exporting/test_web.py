@@ -20,7 +20,7 @@ from supertokenvit.exporting.export import check_place
 from supertokenvit.exporting.options import ExportError
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "src" / "supertokenvit" / "exporting" / "page"
+PAGE = ROOT / "runtime" / "src" / "supertokenvit_runtime" / "page"
 
 
 @pytest.fixture
@@ -226,8 +226,9 @@ def test_options_that_make_no_page_are_one_line(cached, tmp_path, monkeypatch, c
 
 
 def test_the_package_contains_the_page():
-    named = re.search(r"^supertokenvit = (\[.*\])", (ROOT / "pyproject.toml").read_text(), re.M).group(1)
-    assert "exporting/page/*" in json.loads(named)
+    text = (ROOT / "runtime" / "pyproject.toml").read_text()
+    named = re.search(r"^supertokenvit_runtime = (\[.*\])", text, re.M).group(1)
+    assert "page/*" in json.loads(named)
     assert all(path.is_file() for path in PAGE.iterdir())
 
 

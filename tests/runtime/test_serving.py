@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import socket
 import time
 
@@ -256,3 +257,25 @@ def test_the_description_names_what_is_there(server, fake):
     assert status == 200 and "/v1/explain" not in content["paths"] and "security" not in content
     assert "/v1/explain" in fake.ask("GET", "/openapi.json")[2]["paths"]
     assert json.dumps(content).count("$ref")
+
+
+def test_the_page_is_at_the_root_and_asks_this_server(server):
+    status, headers, content = server.ask("GET", "/")
+    page = content.decode()
+    assert status == 200 and headers["Content-Type"].startswith("text/html")
+    assert "default-src 'none'" in headers["Content-Security-Policy"] and headers["X-Content-Type-Options"] == "nosniff"
+    named = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert {"app.js", "page.css", "opened.js"} <= set(named)
+    script = server.ask("GET", "/app.js")[2].decode()
+    for name in {*named, *re.findall(r'(?:from |import\()"\./([^"]+)"', script)}:
+        status, headers, content = server.ask("GET", f"/{name}")
+        assert status == 200 and content, name
+        assert headers["Content-Type"].split(";")[0] == {"js": "text/javascript", "css": "text/css"}.get(
+            name.rsplit(".")[-1], "image/svg+xml"
+        )
+    assert server.ask("GET", "/models.json")[2] == {"answers": "server", "models": ["colours"], "examples": []}
+
+
+@pytest.mark.parametrize("path", ["/page/app.js", "/../app.js", "/index.html", "/py.typed"])
+def test_nothing_but_the_page_is_read_from_the_disk(server, path):
+    assert server.ask("GET", path)[0] == 404

@@ -21,6 +21,7 @@ INDEX, LISTING, README = "index.html", "models.json", "README.md"
 MODELS, EXAMPLES, RUNTIME = "models", "examples", "onnxruntime"
 EXAMPLES_AT_MOST = 24
 EXAMPLE_SIDE = 640  # pixels of the longer side
+PAGE = files("supertokenvit_runtime") / "page"
 REFUSED = {"input": "photo", "embedding": False}  # the page takes photographs, and shows labels only
 WHY = {"input": "the page hands photographs to the model", "embedding": "the page shows labels only"}
 
@@ -41,7 +42,7 @@ def refuse_options(chosen: Any) -> None:
 
 def is_page(names: Set[str]) -> bool:
     """Says whether a folder holds an older page and nothing else, by the names in it."""
-    own = {path.name for path in files(__package__).joinpath("page").iterdir()}
+    own = {path.name for path in PAGE.iterdir()}
     return {INDEX, LISTING} <= names <= own | {LISTING, README, MODELS, EXAMPLES, RUNTIME}
 
 
@@ -69,7 +70,7 @@ def write_page(page: Path, name: str, older: Path, examples: str | None) -> None
     Raises:
         ExportError: An example cannot be read, or ONNX Runtime cannot be had.
     """
-    with as_file(files(__package__) / "page") as source:
+    with as_file(PAGE) as source:
         shutil.copytree(source, page, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     browser_runtime.unpack(page / RUNTIME)
     before = listing_of(older)

@@ -11,6 +11,7 @@ from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from .bodies import refuse
+from .page import page_routes
 from .problems import Problem
 from .service import Service
 
@@ -29,6 +30,7 @@ def routes_of(service: Service) -> list[Route]:
         Route("/metrics", service.counters),
         Route("/openapi.json", service.description),
     ]
+    routes += page_routes(list(service.hosts))
     if any(host.about.explains for host in service.hosts.values()):
         routes.append(Route("/v1/explain", service.explain, methods=["POST"]))
     return routes

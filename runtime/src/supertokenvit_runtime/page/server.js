@@ -23,7 +23,7 @@ export async function load(name) {
     const response = await fetch(url, options).catch(() => null);
     if (response === null) throw new Problem("The server does not answer.");
     if (!response.ok) throw new Problem(REASONS[response.status] ?? `The server could not answer (${response.status}).`);
-    return response.json();
+    return (await response.json()).predictions[0];
   };
   return { classes: [], answer };
 }
