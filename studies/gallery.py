@@ -121,14 +121,14 @@ def boxes(run: str, data: str) -> tuple[str, list[list[Panel]]]:
     source, split, _ = open_labelled(run, predictor.card, data, None)
 
     def right(i: int) -> float:
-        return -abs(len(source.target(i).labels) - len(predictor(source.image(i))[0].labels))
+        return -abs(len(source.target(i).labels) - len(predictor(source.image(i))[0].boxes))
 
     def row(i: int, gap: float) -> list[Panel]:
         image, truth = source.image(i), source.target(i)
         answer = predictor(image)[0]
         painted = answer.pictures(image)[""]
         shown = paint_photograph(image, truth, predictor.classes)
-        titles = f"truth: {len(truth.labels)} boxes", f"answer: {len(answer.labels)} boxes"
+        titles = f"truth: {len(truth.labels)} boxes", f"answer: {len(answer.boxes)} boxes"
         return [panel(shown, titles[0]), panel(painted, titles[1])]
 
     text = (
