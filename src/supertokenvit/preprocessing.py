@@ -9,13 +9,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from timm.data import create_transform
-from timm.data.transforms import str_to_interp_mode
+from timm.data.transforms import str_to_interp_mode, str_to_pil_interp
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
 FINER = 3  # from here on resizing is indistinguishable from that of the whole image (Pillow on `reducing_gap`)
-LONG = 8  # times that an image is longer than it is wide, from which on it is shortened before it is resized
-AROUND = 8  # pixels that a resizing filter may look at beyond the crop
+LONG = 8  # times that an image is longer than it is wide, from which on only what is shown of it is resized
 VIEWS = {"none": 1, "flip": 2, "shift": 6}
 LONGEST = 4  # times that the longer side of an image that keeps its shape may be the size: more would cost too much
 WASTE = 0.25  # padding that a batch of images of different shapes may have, as a fraction of their own pixels
@@ -55,6 +54,7 @@ class Preprocess:
         timms = {name: config[name] for name in names} | ({"crop_mode": "center"} if self.mode == "keep" else {})
         self.transform = create_transform(is_training=False, normalize=False, **timms)
         self.interpolation = str_to_interp_mode(config["interpolation"])
+        self.filter = Image.Resampling(str_to_pil_interp(config["interpolation"]))
         self.side: tuple[int, int] = tuple(config["input_size"][-2:])  # height and width
         self.scaled = [math.floor(side / config["crop_pct"]) for side in self.side]
 
@@ -64,23 +64,20 @@ class Preprocess:
             shape = self._resized(image.height, image.width)
             return V.pil_to_tensor(V.resize(image, list(shape), self.interpolation))
         if max(image.size) > LONG * min(image.size):
-            image = self._shortened(image)
+            return self._of_long(image)
         return self.transform(image)
 
-    def _shortened(self, image: Image.Image) -> Image.Image:
-        """Takes from a very long image what would take gigabytes in resizing, or make it less than a pixel wide.
-
-        Of what the centre crop keeps, three times as much is left, so that resizing sees the same pixels around it.
-        """
-        width, height = image.size
-        if self.mode == "border":
-            new_height, new_width = self._resized(height, width)
-            return image if min(new_height, new_width) else image.resize((max(1, new_width), max(1, new_height)))
-        if self.mode == "squash":
-            return image
-        kept = 3 * math.ceil(min(width, height) * max(self.side) / min(self.scaled)) + 2 * AROUND
-        left, top = (max(0, (length - kept) // 2) for length in (width, height))
-        return image.crop((left, top, width - left, height - top))
+    def _of_long(self, image: Image.Image) -> Tensor:
+        """Resizes a very long image without making it gigabytes large, or less than a pixel wide."""
+        new_height, new_width = self._resized(image.height, image.width)
+        if self.mode == "border" and min(new_height, new_width) < 1:
+            image = image.resize((max(1, new_width), max(1, new_height)))
+        inside = new_height >= self.side[0] and new_width >= self.side[1]
+        if self.mode in ("border", "squash") or not inside:
+            return self.transform(image)
+        box = self.box(image.size)  # Pillow looks at the pixels around it, too
+        size, part = (self.side[1], self.side[0]), (box.left, box.top, box.right, box.bottom)
+        return V.pil_to_tensor(image.resize(size, self.filter, box=part))
 
     @property
     def enough(self) -> int:
