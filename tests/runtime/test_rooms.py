@@ -12,7 +12,7 @@ FLOORS = [
     {"answers", "decode", "about", "sessions"},
     {"exported"},
     {"model"},
-    {"serving.settings", "serving.problems", "serving.metrics", "serving.openapi", "serving.worker"},
+    {"serving.settings", "serving.problems", "serving.metrics", "serving.openapi", "serving.worker", "serving.page"},
     {"serving.batching", "serving.bodies", "serving.preload"},
     {"serving.lanes"},
     {"serving.hosting"},
