@@ -9,7 +9,8 @@ import studies
 from studies.common import STUDIES
 
 SHARED = {"studies.common", "studies.queue", "studies.networks.ablation", "studies.networks.peers"}
-SHARED |= {"studies.networks.short", "studies.dense.returns", "studies.explaining_rivals"}  # no commands
+SHARED |= {"studies.networks.short", "studies.networks.controls"}
+SHARED |= {"studies.dense.returns", "studies.explaining_rivals"}  # no commands
 COMMANDS = [
     module.name
     for module in pkgutil.walk_packages([str(STUDIES)], f"{studies.__name__}.")
