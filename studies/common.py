@@ -53,6 +53,12 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{statistics.mean(values):.{digits}f} %{around}"
 
 
+def figure(what: str, value: float, unit: str, wanted: str = "") -> dict[str, Any]:
+    """Makes a row of one measured value, with what was wanted beside it, and prints it."""
+    print(f"{what}: {value:.4g} {unit}  {f'[{wanted}]' if wanted else ''}", flush=True)
+    return {"what": what, "value": round(value, 4), "unit": unit, "wanted": wanted}
+
+
 def refuse_options(about: str | None, argv: Sequence[str] | None) -> None:
     """Reads the command line of a study that takes no options: shows its help if asked, and refuses anything else."""
     argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args(argv)

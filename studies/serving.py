@@ -31,7 +31,7 @@ from supertokenvit.machine import environment
 from supertokenvit_runtime.decode import decode
 from supertokenvit_runtime.exported import ExportedFile, cores
 
-from .common import RESULTS, commit, now, write_rows
+from .common import RESULTS, commit, figure, now, write_rows
 from .serving_client import REFUSED, Row
 
 CLIENTS, QUEUE, BATCH = 64, 64, 32
@@ -134,12 +134,6 @@ def timed(call: Callable[[], Any], seconds: float) -> float:
         call()
         found.append(time.perf_counter() - began)
     return statistics.median(found)
-
-
-def figure(what: str, value: float, unit: str, wanted: str = "") -> dict[str, Any]:
-    """Makes a row."""
-    print(f"{what}: {value:.4g} {unit}  {f'[{wanted}]' if wanted else ''}", flush=True)
-    return {"what": what, "value": round(value, 4), "unit": unit, "wanted": wanted}
 
 
 def speeds(model: Path, bodies: Sequence[bytes], seconds: float) -> tuple[list[dict[str, Any]], float]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from studies import common, explaining_page, pages, prediction_page, readme, scaling
+from studies import common, explaining_page, pages, prediction_page, readme, scaling, shipping_page
 from studies.benchmarks import page as benchmarks
 from studies.queue import names
 
@@ -28,6 +28,12 @@ def test_the_page_on_explanations(tmp_path, monkeypatch):
     monkeypatch.setattr(common, "DOCS", tmp_path)
     explaining_page.write_page()
     assert (tmp_path / "explanations.md").read_text() == (DOCS / "explanations.md").read_text()
+
+
+def test_the_page_on_what_is_shipped(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "DOCS", tmp_path)
+    shipping_page.write_page()
+    assert (tmp_path / "shipping.md").read_text() == (DOCS / "shipping.md").read_text()
 
 
 def test_the_page_of_benchmarks(tmp_path, monkeypatch):

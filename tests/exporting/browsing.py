@@ -45,7 +45,9 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         self.server.posted.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
         status, content = self.server.answers.pop(0)
         content = content() if callable(content) else content
-        self.answer(status, {"model": "m", "predictions": [content]} if status == 200 else content)
+        if status == 200:
+            content = {"model": "m"} | (content if "explanation" in content else {"predictions": [content]})
+        self.answer(status, content)
 
     def answer(self, status, content):
         body = json.dumps(content).encode()

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 from rich.console import Console
 
+from supertokenvit.explaining.explanation import explain
 from supertokenvit.exporting import browser_runtime
 from supertokenvit.exporting.export import export
 from supertokenvit.exporting.parity import RESIZED, SAME, photographs
@@ -266,6 +267,13 @@ def test_a_keyboard_is_enough(opened, predictor, tmp_path):
     assert page.evaluate(outline) == "solid"
     page.keyboard.press("Enter")
     assert differ(answer(page), wanted(predictor, path)) <= RESIZED
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate(focused) == "why"
+    page.keyboard.press("ArrowDown")
+    page.wait_for_selector("#map:not([hidden])", timeout=1000 * SECONDS)
+    for _ in range(2):
+        page.keyboard.press("Tab")
+    assert page.evaluate(focused) == "file"
     page.keyboard.press("Tab")
     assert page.evaluate(focused) == "BUTTON"
     page.keyboard.press("Enter")
@@ -275,7 +283,7 @@ def test_a_keyboard_is_enough(opened, predictor, tmp_path):
         page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     assert page.get_by_text("airplane, automobile, bird").is_visible()
-    for _ in range(5):
+    for _ in range(6):
         page.keyboard.press("Shift+Tab")
     assert page.evaluate(focused) == "model"
     page.keyboard.press("ArrowDown")
@@ -292,6 +300,60 @@ def test_another_model_answers_for_the_same_photograph(opened, folder, tmp_path)
     found, own = answer(page), load(folder / "models" / OTHER / "model.onnx")(path, 3)[0]
     assert list(found) == own.labels
     np.testing.assert_allclose(list(found.values()), own.probabilities, atol=RESIZED)
+
+
+def painted(page):
+    """The opacity of the colour over each pixel of the photograph, as the canvas has it."""
+    script = """() => {
+        const { width, height } = map;
+        return [width, height, [...map.getContext("2d").getImageData(0, 0, width, height).data]];
+    }"""
+    width, height, data = page.evaluate(script)
+    return np.array(data, dtype=float).reshape(height, width, 4)
+
+
+@pytest.mark.parametrize("shape", [(300, 200), (160, 400)])
+def test_a_heat_map_shows_what_explain_shows(opened, predictor, tmp_path, shape):
+    path = saved(tmp_path, next(photographs()).crop((100, 50, 100 + shape[0], 50 + shape[1])))
+    page = opened()
+    label = list(look(page, path))[1]
+    assert page.is_hidden("#map") and page.is_disabled("#opacity")
+    page.get_by_label("Show what spoke for").select_option(label)
+    page.wait_for_selector("#map:not([hidden])", timeout=1000 * SECONDS)
+    expected = explain(predictor, path, label)[0].map.clip(min=0)
+    found = painted(page)
+    assert found.shape[:2] == expected.shape
+    np.testing.assert_allclose(found[..., 3], 255 * (expected / expected.max()) ** 0.8, atol=6)
+    assert page.inner_text("#status") == f"The colour shows what spoke for {label}."
+    assert page.get_by_role("img", name=f"What spoke for {label}, in colour").is_visible()
+    page.get_by_label("Opacity of the colour").fill("40")
+    assert page.evaluate("() => map.style.opacity") == "0.4"
+    page.get_by_label("Show what spoke for").select_option("nothing")
+    assert page.is_hidden("#map")
+    page.get_by_label("Show what spoke for").select_option(label)
+    page.wait_for_selector("#map:not([hidden])", timeout=1000 * SECONDS)
+    look(page, saved(tmp_path, next(photographs()), "other.png"))
+    assert page.is_hidden("#map") and page.get_by_label("Show what spoke for").input_value() == ""
+
+
+def test_a_server_that_explains_is_asked_for_heat_maps(opened, server, tmp_path):
+    server.replaced["/models.json"] = {"answers": "server", "models": ["m", "n"], "explained": ["m"], "examples": []}
+    told = {"patches": [[0.0, 1.0], [-1.0, 0.0]], "box": [20, 0, 80, 60], "size": [100, 60]}
+    row = {"labels": ["a bee", "cow"], "probabilities": [0.9, 0.1]}
+    server.answers += [(200, row), (200, {"explanation": told}), (429, {}), (200, row)]
+    page = opened()
+    look(page, saved(tmp_path, next(photographs()).resize((100, 60))))
+    page.get_by_label("Show what spoke for").select_option("a bee")
+    page.wait_for_selector("#map:not([hidden])", timeout=1000 * SECONDS)
+    assert server.posted[-1][0] == "/v1/explain?model=m&class=a%20bee"
+    opacity = painted(page)[..., 3]
+    assert opacity.max() == opacity[0, 79] == 255 and not opacity[:, :20].any() and not opacity[:, 80:].any()
+    assert not opacity[40:, 20:40].any()  # what spoke against it
+    page.get_by_label("Show what spoke for").select_option("cow")
+    page.wait_for_selector("#problem:not(:empty)")
+    opened.errors.clear()  # Chromium writes one line for the status 429
+    page.get_by_label("Model").select_option("n")
+    assert list(answer(page)) == ["a bee", "cow"] and page.is_hidden("#heat")
 
 
 def test_a_screen_reader_hears_what_is_seen(opened, tmp_path):

@@ -238,16 +238,24 @@ def seen_both_ways(method: "Method", model: nn.Module, images: Tensor, target: T
         target: The class of each image [B].
         tta: Views of the answer (see preprocessing.views).
     """
-    maps = method(model, images, target)
     side = model.architecture.stride * model.architecture.window if isinstance(model, SuperTokenTransformer) else 1
     if tta == "none" or images.shape[3] % side:
-        return maps
-    mirrored = method(model, images.flip(3), target)
-    windows = None
-    if maps.windows is not None and mirrored.windows is not None:
-        windows = (maps.windows + mirrored.windows.flip(2)) / 2
-    logits = (maps.logits + mirrored.logits) / 2
-    return Maps((maps.patches + mirrored.patches.flip(2)) / 2, windows, logits, maps.patch)
+        return method(model, images, target)
+    both = method(model, torch.cat([images, images.flip(3)]), torch.cat([target, target]))
+    windows = None if both.windows is None else mean_of_mirrored(both.windows, 2)
+    logits = (both.logits[: len(images)] + both.logits[len(images) :]) / 2
+    return Maps(mean_of_mirrored(both.patches, 2), windows, logits, both.patch)
+
+
+def mean_of_mirrored(values: Tensor, dim: int) -> Tensor:
+    """Takes the mean of the values of images and of their mirror images, [2 * B, ...] -> [B, ...].
+
+    Args:
+        values: Those of the images, and behind them those of the mirror images.
+        dim: That goes from left to right.
+    """
+    plain, mirrored = values.chunk(2)
+    return (plain + mirrored.flip(dim)) / 2
 
 
 def placed(maps: Maps, number: int, preprocess: Preprocess, size: tuple[int, int], model: nn.Module) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from ..tasks import Labels
 from . import web
 from .describing import readme
 from .graph import ExportedNetwork, about_of, write_onnx, write_openvino
-from .options import ExportError, ExportOptions
+from .heat_map import add_map
+from .options import ExportError, ExportOptions, reason_of
 from .parity import Check, compare_int8, compare_photographs, compare_sizes, photographs, shapes_of
 from .quantising import quantise
 
@@ -159,12 +160,15 @@ def write_and_check(
     shapes = shapes_of(size[-1]) if takes_any else [(1, *size), (3, *size)]
     say(f"checking it at {len(shapes)} sizes and on photographs")
     checks = compare_sizes(GraphFile(path, cores()), network, size[-1], shapes)
-    checks += compare_photographs(GraphPredictor(GraphFile(path, cores())), predictor, list(photographs()))
+    pictures = list(photographs())
+    checks += compare_photographs(GraphPredictor(GraphFile(path, cores())), predictor, pictures)
     refuse_failed(run, checks)
     if chosen.int8:
         checks += quantised(path, run, predictor, chosen, say)
     if chosen.format == "web":
-        web.write_about(folder, about)
+        of_maps = add_map(folder, predictor, pictures, say)
+        web.write_about(folder, about | {"explains": bool(of_maps)})
+        checks += of_maps
     write_text(folder / LABELS, "".join(f"{label}\n" for label in trained.classes))
     write_json(folder / PARITY, {"passed": True, "checks": [asdict(check) for check in checks]})
     write_text(folder / README, readme(about, path.name, checks))
@@ -210,9 +214,3 @@ def name_of(run: str | os.PathLike) -> str:
     """Returns what a model is called: the name of its run folder, or that of a model that comes with the package."""
     folder, _ = read_config(run)
     return folder.parent.name if folder.name == "model" else folder.name
-
-
-def reason_of(error: Exception) -> str:
-    """Returns the first line of an error's text that says anything."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

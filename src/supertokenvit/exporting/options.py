@@ -33,3 +33,9 @@ class ExportOptions:
     """Folder of pictures that the page offers to try (web)"""
     out: Optional[str] = None
     """Folder to write; RUN/export/FORMAT by default; in an older page the model is added to those there (web)"""
+
+
+def reason_of(error: Exception) -> str:
+    """Returns the first line of an error's text that says anything."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -78,6 +78,14 @@ class PhotographResize(nn.Module):
         inside = inside_height[:, None] & inside_width[None]
         return torch.where(inside, resized, self.colour)
 
+    def box(self, photographs: Tensor) -> Tensor:
+        """Finds the box of uint8 [B, H, W, 3] that is seen: left, upper, right and lower edge [4], as fractions."""
+        height, width = (torch.scalar_tensor(length, dtype=torch.int64) for length in photographs.shape[1:3])
+        rows, columns = self.resized(height, width)
+        top, left = first_of(rows, self.side[0]), first_of(columns, self.side[1])
+        edges = [left / columns, top / rows, (left + self.side[1]) / columns, (top + self.side[0]) / rows]
+        return torch.stack([edge.float() for edge in edges])
+
     def resized(self, height: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
         """Height and width after resizing, before the crop, as whole numbers."""
         rows, columns = (torch.scalar_tensor(length, dtype=torch.int64) for length in self.scaled)
@@ -103,15 +111,19 @@ class PhotographResize(nn.Module):
         Returns:
             Weights [wanted, pixels], and which pixels of the crop lie on the resized line [wanted].
         """
-        # as Python's round(), to the even one of two: int(round((new - wanted) / 2))
-        first = torch.where(new >= wanted, torch.round((new - wanted) / 2), -torch.floor((wanted - new) / 2.0))
-        places = torch.arange(wanted) + first
+        places = torch.arange(wanted) + first_of(new, wanted)
         scale = length.float() / new.float()
         centres = (places.clamp(min=0).minimum((new - 1).float()) + 0.5) * scale
         around = torch.arange(pixels) + 0.5
         shares = self.filter((around[None] - centres[:, None]) / scale.clamp(min=1.0))
         inside = (places >= 0) & (places < new.float())
         return shares / shares.sum(1, keepdim=True), inside
+
+
+def first_of(new: Tensor, wanted: int) -> Tensor:
+    """First pixel of the middle `wanted` pixels of `new`; negative if there are fewer and a border is added."""
+    # as Python's round(), to the even one of two: int(round((new - wanted) / 2))
+    return torch.where(new >= wanted, torch.round((new - wanted) / 2), -torch.floor((wanted - new) / 2.0))
 
 
 def floor_of(whole: Tensor, by: Tensor) -> Tensor:

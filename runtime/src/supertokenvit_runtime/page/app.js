@@ -1,6 +1,9 @@
 // The page: takes photographs in every way there is, has them answered, and shows the newest answer.
 import { Problem } from "./problem.js";
-import { say, showAnswer, showClasses, showExamples, showModels, showPhotograph, showProblem } from "./show.js";
+import {
+  hideMap, say, setOpacity, showAnswer, showChoices, showClasses, showExamples, showMap, showModels, showPhotograph,
+  showProblem,
+} from "./show.js";
 
 const PLACES = {
   browser: "The model runs in your browser. Your photographs stay on this device.",
@@ -11,6 +14,7 @@ const inputs = [element("file"), element("camera")];
 
 let load;
 let answer = null;
+let explain = null;
 let newest = 0; // counts photographs and models, so that a late answer does not replace a newer one
 let latest = null;
 
@@ -35,7 +39,7 @@ function use(name) {
   return run(async () => {
     const model = await load(name);
     return () => {
-      answer = model.answer;
+      ({ answer, explain } = model);
       showClasses(model.classes);
       for (const input of inputs) input.disabled = false;
       say("Ready.");
@@ -47,14 +51,31 @@ function use(name) {
 function look(photograph, name) {
   latest = { photograph, name };
   showPhotograph(photograph, name);
+  showChoices([]);
   if (answer === null) return;
   say("Looking at the photograph.");
   run(async () => {
     const begin = performance.now();
     const found = await answer(photograph);
-    return () => showAnswer(found, (performance.now() - begin) / 1000);
+    return () => {
+      showAnswer(found, (performance.now() - begin) / 1000);
+      if (explain) showChoices(found.labels);
+    };
   });
 }
+
+function lookFor(label) {
+  hideMap();
+  if (!label) return say("");
+  say(`Looking for what spoke for ${label}.`);
+  run(async () => {
+    const map = await explain(latest.photograph, label);
+    return () => showMap(map, label);
+  });
+}
+
+element("why").onchange = ({ target }) => lookFor(target.value);
+element("opacity").oninput = setOpacity;
 
 async function lookAtExample(url, name) {
   const response = await fetch(url).catch(() => null);
@@ -90,8 +111,10 @@ document.ondrop = (event) => {
 async function begin() {
   const response = await fetch("models.json").catch(() => null);
   if (!response?.ok) throw new Problem("The list of models could not be loaded. Load this page again.");
-  const { answers, models, examples } = await response.json();
-  ({ load } = await (answers === "server" ? import("./server.js") : import("./browser.js")));
+  const listing = await response.json();
+  const { answers, models, examples } = listing;
+  const source = await (answers === "server" ? import("./server.js") : import("./browser.js"));
+  load = (name) => source.load(name, listing);
   element("place").textContent = PLACES[answers];
   showExamples(examples, lookAtExample);
   showModels(models, use);

@@ -1,4 +1,4 @@
-// Answers in the browser itself. server.js has the same one function, and asks a server.
+// Answers in the browser itself. server.js has the same functions, and asks a server.
 import { Problem } from "./problem.js";
 
 let worker;
@@ -7,8 +7,10 @@ let worker;
  * Loads a model.
  *
  * @param {string} name - Of its folder in `models`.
- * @returns {Promise<{classes: string[], answer: function(Blob): Promise<{labels: string[], probabilities: number[]}>}>}
- *   What it knows, and a function that answers for a photograph: the five likeliest classes, best first.
+ * @returns {Promise<{classes: string[], answer: function(Blob): Promise<{labels: string[], probabilities: number[]}>,
+ *   explain: ?function(Blob, string): Promise<{patches: number[][], box: number[]}>}>} What it knows, a function that
+ *   answers for a photograph: the five likeliest classes, best first; and one that says what in it spoke for a class (see
+ *   heat.js), if the model can.
  */
 export async function load(name) {
   const folder = new URL(`models/${encodeURIComponent(name)}/`, document.baseURI);
@@ -16,9 +18,12 @@ export async function load(name) {
   if (!response?.ok) throw new Problem("The model could not be loaded. Load this page again.");
   const about = await response.json();
   const ask = start();
-  await ask({ model: new URL("model.onnx", folder).href, enough: about.enough }, "The model could not be loaded");
+  const files = { model: new URL("model.onnx", folder).href, map: new URL("map.onnx", folder).href };
+  await ask({ ...files, enough: about.enough }, "The model could not be loaded");
   const answer = async (photograph) => best(await ask({ photograph }, "The model could not answer"), about.classes);
-  return { classes: about.classes, answer };
+  const explain = (photograph, label) =>
+    ask({ photograph, target: about.classes.indexOf(label) }, "The heat map could not be made");
+  return { classes: about.classes, answer, explain: about.explains ? explain : null };
 }
 
 /** Starts the thread, in place of that of an older model, and returns a function that gives it a task. */

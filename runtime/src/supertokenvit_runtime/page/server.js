@@ -1,4 +1,4 @@
-// Answers by asking the server that this page came from. browser.js has the same one function, and needs no server.
+// Answers by asking the server that this page came from. browser.js has the same functions, and needs no server.
 import { Problem } from "./problem.js";
 
 const REASONS = {
@@ -12,18 +12,26 @@ const REASONS = {
 };
 
 /**
- * Returns a function that answers for a photograph; see browser.js. What the model knows is left to the server.
+ * Returns functions that answer and explain; see browser.js. What the model knows is left to the server.
  *
  * @param {string} name - Of the model.
+ * @param {{explained: ?string[]}} listing - Whose answers can be explained.
  */
-export async function load(name) {
-  const url = new URL(`v1/predict?topk=5&model=${encodeURIComponent(name)}`, document.baseURI);
-  const answer = async (photograph) => {
-    const options = { method: "POST", body: photograph, headers: { "Content-Type": "application/octet-stream" } };
-    const response = await fetch(url, options).catch(() => null);
-    if (response === null) throw new Problem("The server does not answer.");
-    if (!response.ok) throw new Problem(REASONS[response.status] ?? `The server could not answer (${response.status}).`);
-    return (await response.json()).predictions[0];
+export async function load(name, { explained }) {
+  const model = encodeURIComponent(name);
+  const answer = async (photograph) => (await ask(`v1/predict?topk=5&model=${model}`, photograph)).predictions[0];
+  const explain = async (photograph, label) => {
+    const address = `v1/explain?model=${model}&class=${encodeURIComponent(label)}`;
+    const { patches, box, size } = (await ask(address, photograph)).explanation;
+    return { patches, box: box.map((edge, number) => edge / size[number % 2]) };
   };
-  return { classes: [], answer };
+  return { classes: [], answer, explain: explained?.includes(name) ? explain : null };
+}
+
+async function ask(address, photograph) {
+  const options = { method: "POST", body: photograph, headers: { "Content-Type": "application/octet-stream" } };
+  const response = await fetch(new URL(address, document.baseURI), options).catch(() => null);
+  if (response === null) throw new Problem("The server does not answer.");
+  if (!response.ok) throw new Problem(REASONS[response.status] ?? `The server could not answer (${response.status}).`);
+  return response.json();
 }

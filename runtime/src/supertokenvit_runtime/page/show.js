@@ -1,4 +1,5 @@
 // What the page shows of an answer, and of what there is to choose from.
+import { paint } from "./heat.js";
 
 const percent = new Intl.NumberFormat("en", { style: "percent", maximumFractionDigits: 1 });
 const element = (id) => document.getElementById(id);
@@ -32,6 +33,34 @@ function bar(label, probability, shown) {
   return row;
 }
 
+/** Offers to paint what spoke for each class of an answer, or takes the offer back. */
+export function showChoices(labels) {
+  hideMap();
+  element("why").replaceChildren(new Option("nothing", ""), ...labels.map((label) => new Option(label, label)));
+  element("heat").hidden = labels.length === 0;
+  element("opacity").disabled = true;
+}
+
+/** Paints over the photograph what spoke for a class. */
+export function showMap(map, label) {
+  const { naturalWidth: width, naturalHeight: height } = element("picture");
+  paint(element("map"), map, width, height);
+  element("map").setAttribute("aria-label", `What spoke for ${label}, in colour`);
+  element("map").hidden = element("opacity").disabled = false;
+  setOpacity();
+  say(`The colour shows what spoke for ${label}.`);
+}
+
+/** Makes the colour as strong as the slider says. */
+export function setOpacity() {
+  element("map").style.opacity = element("opacity").value / 100;
+}
+
+/** Takes the colour away. */
+export function hideMap() {
+  element("map").hidden = element("opacity").disabled = true;
+}
+
 /** Says what is going on, and takes back what was said before. */
 export function say(text) {
   element("problem").textContent = "";
@@ -43,6 +72,7 @@ export function showProblem(text) {
   element("status").textContent = "";
   element("bars").hidden = true;
   element("result").hidden = element("shown").hidden;
+  showChoices([]);
   element("problem").textContent = text;
 }
 

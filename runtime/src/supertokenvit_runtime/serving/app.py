@@ -30,8 +30,9 @@ def routes_of(service: Service) -> list[Route]:
         Route("/metrics", service.counters),
         Route("/openapi.json", service.description),
     ]
-    routes += page_routes(list(service.hosts))
-    if any(host.about.explains for host in service.hosts.values()):
+    explained = [name for name, host in service.hosts.items() if host.about.explains]
+    routes += page_routes(list(service.hosts), explained)
+    if explained:
         routes.append(Route("/v1/explain", service.explain, methods=["POST"]))
     return routes
 

@@ -25,13 +25,14 @@ POLICY = (
 HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
 
 
-def page_routes(models: Sequence[str]) -> list[Route]:
+def page_routes(models: Sequence[str], explained: Sequence[str] = ()) -> list[Route]:
     """Makes the routes of the page: its files, and the list of models that it reads.
 
     Args:
         models: Names of the served models, the first of which is shown first.
+        explained: Those whose answers can be explained.
     """
-    listing = {"answers": "server", "models": list(models), "examples": []}
+    listing = {"answers": "server", "models": list(models), "explained": list(explained), "examples": []}
     routes = [Route(f"/{LISTING}", partial(send_json, content=listing))]
     for file in PAGE.iterdir():
         kind = TYPES.get(PurePath(file.name).suffix)
