@@ -296,7 +296,7 @@ def test_another_model_answers_for_the_same_photograph(opened, folder, tmp_path)
     assert page.get_by_label("Model").input_value() == MODEL
     look(page, path)
     page.get_by_label("Model").select_option(OTHER)
-    page.get_by_text("ant", exact=True).wait_for(timeout=1000 * SECONDS)
+    page.locator("#bars").get_by_text("ant", exact=True).wait_for(timeout=1000 * SECONDS)
     found, own = answer(page), load(folder / "models" / OTHER / "model.onnx")(path, 3)[0]
     assert list(found) == own.labels
     np.testing.assert_allclose(list(found.values()), own.probabilities, atol=RESIZED)

@@ -94,6 +94,8 @@ def forward(model, images):
                 for y in range(r * M, min((r + 1) * M, h)):
                     for x in range(c * M, min((c + 1) * M, w)):
                         tokens.append(patches[:, y, x])
+                if model.architecture.token_start == "mean":
+                    tokens[0] = tokens[0] + sum(tokens[1:]) / len(tokens[1:])
                 windows.append(torch.stack(tokens))
         for layer in model.local_layers:
             windows = [block(tokens, layer.block) for tokens in windows]
@@ -112,6 +114,8 @@ def forward(model, images):
             pooled = supers.mean(0, keepdim=True)
         else:
             pooled = model.class_token[0]
+            if model.architecture.token_start == "mean":
+                pooled = pooled + sum(supers) / len(supers)
             for layer in model.class_layers:
                 k, v = linear(supers, layer.attn.kv).split(supers.shape[1], dim=1)
                 q = linear(layer_norm(pooled, layer.norm1), layer.attn.q)

@@ -51,7 +51,10 @@ def test_every_mixer_leaves_the_padding_out(local, upper):
     check(make(mixer=local, global_mixer=upper, layer_scale=0.1), [(8, 24), (10, 33), (20, 3)])
 
 
-@pytest.mark.parametrize("fields", [{"global_pool": "avg"}, {"stem_order": "behind", "stem_convs": 2}, {"window": 3}])
+@pytest.mark.parametrize(
+    "fields",
+    [{"global_pool": "avg"}, {"token_start": "mean"}, {"stem_order": "behind", "stem_convs": 2}, {"window": 3}],
+)
 def test_other_networks_leave_the_padding_out(fields):
     check(make(**fields), SHAPES[:5])
 
@@ -69,6 +72,7 @@ def test_in_single_precision_they_are_equal_within_rounding():
     class_layers=st.integers(1, 2),
     mixer=st.sampled_from(["conv", "attention", "none"]),
     stem_order=st.sampled_from(["before", "behind"]),
+    token_start=st.sampled_from(["learned", "mean"]),
 )
 def test_any_shapes_in_any_geometry_are_answered_as_alone(shapes, **fields):
     check(make(**fields), shapes)

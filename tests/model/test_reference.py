@@ -97,6 +97,11 @@ def test_training_equals_the_reference():
     check(make().train(), *PADDED)
 
 
+@pytest.mark.parametrize("size", [(16, 24), PADDED], ids=str)
+def test_tokens_that_begin_as_means_equal_the_reference(size):
+    check(make(token_start="mean"), *size)
+
+
 def test_mean_of_super_tokens_equals_the_reference():
     check(make(global_pool="avg"), *PADDED)
 
@@ -112,6 +117,7 @@ def test_mean_of_super_tokens_equals_the_reference():
     class_layers=st.integers(1, 2),
     mixer=st.sampled_from(["conv", "attention", "none"]),
     global_mixer=st.sampled_from(["conv", "attention", "none"]),
+    token_start=st.sampled_from(["learned", "mean"]),
     layer_scale=st.sampled_from([None, 0.5]),
 )
 def test_any_geometry_at_any_size_equals_the_reference(size, **fields):

@@ -129,3 +129,60 @@ def test_an_ensemble_of_weights_runs_under_vmap():
 
     together = torch.func.vmap(logits)(weights, buffers)
     torch.testing.assert_close(together, torch.stack([model(x) for model in models]), rtol=1e-4, atol=1e-6)
+
+
+class LowRank(nn.Module):
+    """A projection with something learned beside it, as LoRA's."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base, self.weight, self.bias = base, base.weight, base.bias
+        self.down, self.up = nn.Linear(base.in_features, 2), nn.Linear(2, base.out_features)
+
+    def forward(self, x):
+        return self.base(x) + self.up(self.down(x))
+
+
+def test_a_replaced_projection_counts_in_every_layer():
+    model, x = tiny(), images(16, 16)
+    merged = tiny()
+    for one, other in zip(list(model.modules()), list(merged.modules()), strict=True):
+        if hasattr(one, "qkv"):
+            added = LowRank(one.qkv)
+            with torch.no_grad():
+                other.qkv.weight += added.up.weight @ added.down.weight
+                other.qkv.bias += added.up.weight @ added.down.bias + added.up.bias
+            one.qkv = added
+    assert not torch.allclose(model(x), tiny()(x), atol=1e-4)
+    torch.testing.assert_close(model(x), merged(x), rtol=1e-4, atol=1e-5)
+    gradients = torch.autograd.grad(model(x).sum(), [m.up.weight for m in model.modules() if isinstance(m, LowRank)])
+    assert all(gradient.any() for gradient in gradients)
+
+
+def test_a_hook_on_a_projection_is_called_in_every_layer_and_changes_nothing():
+    model, x, seen = tiny(), images(16, 16), []
+    expected = model(x)
+    for name, module in model.named_modules():
+        if name.endswith("qkv"):
+            module.register_forward_hook(lambda module, inputs, output, name=name: seen.append(name))
+    torch.testing.assert_close(model(x), expected)
+    assert seen == [name for name, _ in model.named_modules() if name.endswith("qkv")]
+
+
+@pytest.mark.filterwarnings("ignore:torch")  # it is deprecated, and people use it
+def test_dynamic_quantisation_runs_and_stays_near():
+    model, x = tiny(width=32), images(16, 16)
+    quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+    torch.testing.assert_close(quantised(x), model(x), rtol=0.1, atol=0.05)
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")  # of modules that take no tensor
+def test_gradients_pass_hooks_on_every_module():
+    model, x, seen = tiny().train(), images(16, 16), set()
+    expected = torch.autograd.grad(model(x).sum(), list(model.parameters()), allow_unused=True)
+    for name, module in model.named_modules():
+        module.register_full_backward_hook(lambda module, sent, got, name=name: seen.add(name))
+    model.requires_grad_()
+    found = torch.autograd.grad(model(x.requires_grad_()).sum(), list(model.parameters()), allow_unused=True)
+    torch.testing.assert_close(found, expected)
+    assert {"local_layers.0.block", "local_layers.1.block", "local_layers.0.mixer"} <= seen

@@ -44,6 +44,8 @@ class Architecture:
     """3x3 convolutions of the stem for each halving of the size; one of them has stride 2."""
     stem_order: str = "before"
     """Where the others are: "before" that one, at the larger size, or "behind" it; then one more comes first of all."""
+    token_start: str = "learned"
+    """How Super tokens and class token begin: "learned", or "mean", which adds the mean of what they read to it."""
     layer_scale: Optional[float] = 1e-5
     """Initial value of the learned scale on every branch; None for no scale."""
 
@@ -72,6 +74,7 @@ class Architecture:
         check(self.width % self.heads == 0, "heads", f"a divisor of width={self.width}")
         check(self.width % self.stride == 0, "width", f"a multiple of stride={self.stride}, for the stem")
         check(self.stem_order in ("before", "behind"), "stem_order", "before or behind")
+        check(self.token_start in ("learned", "mean"), "token_start", "learned or mean")
         for field in ("mixer", "global_mixer"):
             check(getattr(self, field) in MIXERS, field, f"one of {', '.join(MIXERS)}")
         for field in ("mlp_ratio", "local_mlp_ratio"):

@@ -71,7 +71,11 @@ class Attention(nn.Module):
         No token gets a key or a value: the projections move behind the sums, to the one query of each head.
         q . (K x + k) = (K^T q) . x + q . k, of which softmax drops the last term, the same for all x;
         sum a (V x + v) = V (sum a x) + (sum a) v.
+        Where something else stands in the place of the projection, or watches it, it is called as in forward.
         """
+        if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript leaves out what is behind this line alone
+            if not is_plain(self.qkv):
+                return self.forward(x, mask)[..., :1, :]
         C, d = x.shape[-1], x.shape[-1] // self.heads
         tokens = x.reshape(-1, x.shape[-2], C)  # [sequences, tokens, C]
         _, key, value = self.qkv.weight.reshape(3, self.heads, d, C).unbind(0)  # each [heads, d, C]
@@ -86,6 +90,12 @@ class Attention(nn.Module):
         out = x_sum @ value.transpose(1, 2) + attn_sum * value_bias  # [heads, sequences, d]
         out = out.transpose(0, 1).reshape(x.shape[:-2] + (1, C))
         return self.proj_drop(self.proj(out))
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Says whether a layer is a Linear that nobody replaced (as LoRA and quantisation do) and no hook watches."""
+    watched = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
+    return type(layer) is nn.Linear and not watched
 
 
 class ClassAttention(nn.Module):

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from .attention import Attention, ClassAttention
 from .folding import fold_scale
 from .mixer import Mixer
-from .windows import add_to_super_tokens
 
 
 class Block(nn.Module):
@@ -115,23 +114,13 @@ class LocalLayer(nn.Module):
         super_mask: Optional[Tensor] = None,
     ) -> Tensor:
         x = self.block(x, mask, collect, super_only)
-        if collect is not None:
-            return self.collected(x, grid, collect, super_mask)
-        if self.mixer is not None:
-            super_tokens = x[:, :, 0].clone()  # the gradient needs them as they were before the mixer
-            x = add_to_super_tokens(x, self.mixer(super_tokens, grid, None, super_mask))
-        return x
-
-    def collected(
-        self, x: Tensor, grid: Tuple[int, int], collect: Dict[str, Tensor], super_mask: Optional[Tensor]
-    ) -> Tensor:
-        """Mixes as forward does, but goes on with the tensors that it collects, so that gradients reach them."""
-        collect[self.name + ".tokens"] = x
         super_tokens = x[:, :, 0]
         if self.mixer is not None:
             super_tokens = super_tokens + self.mixer(super_tokens, grid, collect, super_mask)
-        collect[self.name + ".super_tokens"] = super_tokens
-        return torch.cat([super_tokens.unsqueeze(2), x[:, :, 1:]], dim=2)
+        if collect is not None:  # the computation goes on with what is collected, so that gradients reach it
+            collect[self.name + ".tokens"] = x
+            collect[self.name + ".super_tokens"] = super_tokens
+        return super_tokens.unsqueeze(2) if super_only else torch.cat([super_tokens.unsqueeze(2), x[:, :, 1:]], dim=2)
 
 
 class GlobalLayer(nn.Module):

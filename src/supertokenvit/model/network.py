@@ -95,7 +95,8 @@ class SuperTokenTransformer(TimmContract):
             return None if kind == "none" else Mixer(kind, a.width, a.heads, drop_path=rate, name=name, **common)
 
         self.stem = Stem(in_chans, a.width, stride=a.stride, convs=a.stem_convs, order=a.stem_order, **dd)
-        self.windows = Windows(a.width, a.window, patch_grid_size(img_size, a.stride), **dd)
+        self.add_means = a.token_start == "mean"
+        self.windows = Windows(a.width, a.window, patch_grid_size(img_size, a.stride), add_means=self.add_means, **dd)
         self.local_layers = nn.ModuleList()
         for i, rate in enumerate(drop_path[: a.local_layers]):
             n = f"local.{i}"
@@ -219,16 +220,15 @@ class SuperTokenTransformer(TimmContract):
         if self.class_token is not None:
             super_tokens = x.flatten(2).transpose(1, 2)  # [B, gh*gw, C]
             token = self.class_token.expand(x.shape[0], -1, -1)  # [B, 1, C]
+            if self.add_means:
+                token = token + self.mean_of_windows(x, own).unsqueeze(1)
             grid = (x.shape[2], x.shape[3])
             super_mask = None if own is None else self.windows.super_mask(own, grid, x.dtype)
             for layer in self.class_layers:
                 token = layer(token, super_tokens, collect, super_mask)
             x = self.class_norm(token[:, 0])  # [B, C]
         elif self.global_pool == "avg":
-            if own is None:
-                x = x.mean((2, 3))
-            else:  # beyond each image's own windows are zeros
-                x = x.sum((2, 3)) / at_least_each(own, self.windows.side).prod(1, keepdim=True)
+            x = self.mean_of_windows(x, own)
         x = self.head_drop(x)
         if pre_logits:
             return x
@@ -236,6 +236,12 @@ class SuperTokenTransformer(TimmContract):
             x = self.head(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             return x if own is None else zero_beyond(x, at_least_each(own, self.windows.side))
         return self.head(x)
+
+    def mean_of_windows(self, x: Tensor, own: Optional[Tensor]) -> Tensor:
+        """Super tokens [B, C, gh, gw] -> mean [B, C] of those in each image's `own` rows and columns of patches."""
+        if own is None:
+            return x.mean((2, 3))
+        return x.sum((2, 3)) / at_least_each(own, self.windows.side).prod(1, keepdim=True)  # beyond them are zeros
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [B, in_chans, H, W] -> logits [B, K]."""

@@ -27,7 +27,7 @@ from typing import Optional, Tuple, Union
 import torch
 import torch.nn.functional as F
 from timm.layers import to_2tuple
-from timm.models import register_notrace_function, register_notrace_module
+from timm.models import register_notrace_module
 from torch import Tensor, nn
 
 from .learned_grid import LearnedGrid, is_open
@@ -41,13 +41,16 @@ class Windows(nn.Module):
         width: C, channels of a token.
         side: M, patch tokens along a window's side.
         grid_size: Patch tokens along height and width at which the learned grids are made.
+        add_means: Add the mean of each window's patches to its Super token.
         device: Where the parameters are created.
         dtype: Of the parameters.
     """
 
-    def __init__(self, width: int, side: int, grid_size: Tuple[int, int], *, device=None, dtype=None) -> None:
+    def __init__(
+        self, width: int, side: int, grid_size: Tuple[int, int], *, add_means: bool = False, device=None, dtype=None
+    ) -> None:
         super().__init__()
-        self.side = side
+        self.side, self.add_means = side, add_means
         self.positions = LearnedGrid(width, grid_size, device=device, dtype=dtype)
         self.super_tokens = LearnedGrid(width, self.window_grid(grid_size), device=device, dtype=dtype)
 
@@ -84,7 +87,19 @@ class Windows(nn.Module):
             mask = self.padding_mask(x, h, w).repeat(B, 1, 1, 1) if sizes is None else self.padding_masks(x, sizes)
         x = x.reshape(B, C, gh, M, gw, M).permute(0, 2, 4, 3, 5, 1).reshape(B, gh * gw, M * M, C)
         super_tokens = super_tokens.flatten(2).transpose(1, 2).unsqueeze(2)  # [1 or B, gh*gw, 1, C]
+        if self.add_means:
+            super_tokens = super_tokens + self.means(x, mask)
         return torch.cat([super_tokens.expand(B, -1, -1, -1), x], dim=2), mask, (gh, gw)
+
+    def means(self, x: Tensor, mask: Optional[Tensor]) -> Tensor:
+        """Patches [B, gh*gw, M*M, C] and their mask, as forward returns it -> mean of each window [B, gh*gw, 1, C].
+
+        Padding does not count; a window of nothing but padding has the mean 0.
+        """
+        if mask is None:
+            return x.mean(2, keepdim=True)
+        real = (mask[:, 0, 0, 1:] == 0).to(x.dtype).reshape(x.shape[0], x.shape[1], -1, 1)
+        return (x * real).sum(2, keepdim=True) / real.sum(2, keepdim=True).clamp(min=1)
 
     def padding_mask(self, padded: Tensor, h: int, w: int) -> Tensor:
         """[gh*gw, 1, 1, T]: 0 for Super tokens and real patch tokens, -inf for padding behind row h or column w."""
@@ -122,14 +137,6 @@ class Windows(nn.Module):
         x = x.reshape(B, C, grid[0] * M, grid[1] * M)
         # not a slice, whose strides would keep an exported graph from sizes that fill their windows
         return F.pad(x, (0, size[1] - grid[1] * M, 0, size[0] - grid[0] * M))
-
-
-@torch.fx.wrap
-@register_notrace_function
-def add_to_super_tokens(x: Tensor, update: Tensor) -> Tensor:
-    """Adds [B, gh*gw, C] to token 0 of each window of x [B, gh*gw, T, C], in place: no other token is copied."""
-    x[:, :, 0] += update
-    return x
 
 
 def beyond(sizes: Tensor, rows: int, columns: int) -> Tensor:
