@@ -34,7 +34,7 @@ def test_meta_construction_then_init_is_complete():
         ("class_layers", -1), ("mixer", "fourier"), ("global_mixer", "x"), ("mlp_ratio", 0), ("local_mlp_ratio", -1),
         ("layer_scale", -1.0), ("stem_convs", 0), ("layer_scale", 0.0), ("layer_scale", math.inf), ("stride", 64),
         ("stride", 4.0), ("window", 2.5), ("window", "7"), ("heads", 2.0), ("mlp_ratio", 0.01), ("mlp_ratio", math.nan),
-        ("mixer", None), ("stem_order", "between"),
+        ("mixer", None), ("stem_order", "between"), ("token_start", "zero"),
     ],
 )  # fmt: skip
 def test_an_impossible_field_is_named(field, value):
@@ -82,6 +82,17 @@ def test_weights_start_as_the_docstring_says():
         else:
             assert (weight == constants[name.split(".")[-1]]).all(), name
     assert 0.05 < model.eval()(images(224, 224)).std() < 5
+
+
+@pytest.mark.parametrize("variant", ["stt_t", "stt_micro", "stt_nano"])
+def test_an_untrained_network_sees_the_image(variant):
+    """With a LayerScale of 1e-5 the share was 2e-8, and exactly 0 in bfloat16: training began blind."""
+    torch.manual_seed(0)
+    model = timm.create_model(variant, num_classes=100).eval()
+    x = images(*model.pretrained_cfg["input_size"][1:], batch=4)
+    with torch.no_grad():
+        for logits in (model(x), model.bfloat16()(x.bfloat16()).float()):
+            assert logits.std(0).mean() / logits.std() > 0.01
 
 
 SLOW_VARIANTS = {"stt_s25", "stt_s25_p1", "stt_s25_p3", "stt_s14"}
