@@ -1,10 +1,10 @@
-"""Measures `supertokenvit predict` over two processes beside one, on an exported file with six views.
+"""Measures `supertokenvit predict` with a model in torch, its exported file, and that over two processes; six views.
 
 python -m studies.scale --images FOLDER [--count 5000] [--rounds 3] [--write]
 
 FOLDER holds JPEGs; if they are fewer than COUNT, each is copied under several names. The model that comes with the
 package is exported for ONNX Runtime. Whole commands take turns, their start included; nothing else may run meanwhile.
-With --write the rows go to results/scale/rows.csv; the ratio is to `predict` without --processes, within a round.
+With --write the rows go to results/scale/rows.csv; the ratio is to `predict` of the model in torch, within a round.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from .common import RESULTS, commit, now, write_rows
 from .prediction import COMMAND, MODEL, command, summary, turns
 
 PROCESSES = (1, 2)
+TORCH = "in torch"
 
 
 def copies(images: Sequence[Path], folder: Path, count: int) -> Path:
@@ -39,11 +40,11 @@ def measured(images: Sequence[Path], count: int, rounds: int) -> list[dict[str, 
         file = export(MODEL, print, out=str(Path(home) / "exported"))
         folder = copies(images, Path(home) / "images", count)
         out = str(Path(home) / "answers.parquet")
-        words = [*COMMAND, "predict", str(folder), "--model", str(file), "--out", out]
-        calls = {"predict": command(*words)}
-        calls |= {f"--processes {n}": command(*words, "--processes", str(n)) for n in PROCESSES}
+        words = [*COMMAND, "predict", str(folder), "--out", out, "--model"]
+        calls = {TORCH: command(*words, MODEL), "exported": command(*words, str(file))}
+        calls |= {f"exported, --processes {n}": command(*words, str(file), "--processes", str(n)) for n in PROCESSES}
         seconds = turns(calls, rounds)
-    return [summary("scale", name, seconds[name], seconds["predict"], count, "images/s") for name in calls]
+    return [summary("scale", name, seconds[name], seconds[TORCH], count, "images/s") for name in calls]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

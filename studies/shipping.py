@@ -112,17 +112,13 @@ def int8(models: Sequence[str], data: str | None) -> Iterator[Row]:
         where = f"{len(source):,} images ({split})"
         yield figure(f"answers that stay the same on {where}", 100 * same.value, "%", "at least 99")
         yield figure(f"accuracy lost on {where}", 100 * lost.value, "points", "at most 0.3")
-        for views in ("as-trained", "none"):
-            if views == "none":
-                paths["fp32"] = export(SHIPPED, print, format="openvino", out=f"{home}/fp32-one", tta=views)
-                paths["int8"] = export(SHIPPED, print, **options | {"out": f"{home}/int8-one"}, tta=views)
-            yield from speeds_of(paths, views)
+        yield from speeds_of(paths)
         for kind, path in paths.items():
             size = path.stat().st_size + path.with_suffix(".bin").stat().st_size
             yield figure(f"size in {kind}", size / 1e6, "MB")
 
 
-def speeds_of(paths: dict[str, Path], views: str) -> Iterator[Row]:
+def speeds_of(paths: dict[str, Path]) -> Iterator[Row]:
     """Measures files in turns, with batches of photographs of the side that the model sees."""
     images = np.random.default_rng(0).integers(0, 256, (BATCH, 32, 32, 3), dtype=np.uint8)
     files = {kind: GraphFile(path, cores()) for kind, path in paths.items()}
@@ -131,7 +127,7 @@ def speeds_of(paths: dict[str, Path], views: str) -> Iterator[Row]:
     if errors:
         raise SystemExit(str(errors))
     low, middle, high = quartiles([a / b for a, b in zip(times["fp32"], times["int8"], strict=True)])
-    what = f"speed at batch {BATCH}, {'six views' if views == 'as-trained' else 'one view'}"
+    what = f"speed at batch {BATCH}"
     yield figure(f"{what}: fp32", BATCH / statistics.median(times["fp32"]), "images/s")
     yield figure(f"{what}: int8", BATCH / statistics.median(times["int8"]), "images/s")
     for end, value in (("lower quartile", low), ("median", middle), ("upper quartile", high)):

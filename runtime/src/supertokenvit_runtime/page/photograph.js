@@ -51,6 +51,10 @@ function reduce(bitmap, factor) {
   const rows = Math.max(1, Math.floor(STRIP_PIXELS / (bitmap.width * factor)));
   for (let top = 0; top < height; top += rows) {
     const strip = pixelsOf(bitmap, top * factor, Math.min(rows * factor, bitmap.height - top * factor));
+    if (factor === 1) {
+      copy(strip.data, pixels, top * width * 3);
+      continue;
+    }
     for (let row = 0; row * factor < strip.height; row++) {
       for (let column = 0; column < width; column++) {
         mean(strip, row * factor, column * factor, factor, pixels, ((top + row) * width + column) * 3);
@@ -68,6 +72,15 @@ function pixelsOf(bitmap, top, height) {
   context.fillRect(0, 0, bitmap.width, height);
   context.drawImage(bitmap, 0, -top);
   return context.getImageData(0, 0, bitmap.width, height);
+}
+
+/** Copies what a canvas gives, red, green, blue and opacity of each pixel, without the opacity. */
+function copy(data, pixels, place) {
+  for (let from = 0, to = place; from < data.length; from += 4, to += 3) {
+    pixels[to] = data[from];
+    pixels[to + 1] = data[from + 1];
+    pixels[to + 2] = data[from + 2];
+  }
 }
 
 function mean(strip, top, left, factor, pixels, place) {
