@@ -2,8 +2,9 @@
 
 python -m studies.scale --data DATA [--count 5000] [--rounds 3] [--write]
 
-DATA are the labelled images of the model, whose test images are answered for; int8 is calibrated on training images. The model that comes with the
-package is exported for ONNX Runtime and, in 8 bits, for OpenVINO. Whole commands take turns, their start included; nothing else may run meanwhile.
+DATA are the labelled images of the model, whose test images are answered for; if they are fewer than COUNT, each is
+copied under several names. The model that comes with the package is exported for ONNX Runtime and, in 8 bits calibrated
+on training images, for OpenVINO. Whole commands take turns, their start included; nothing else may run meanwhile.
 With --write the rows go to results/scale/rows.csv; the ratio is to `predict` of the model in torch, within a round.
 """
 

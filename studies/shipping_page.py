@@ -27,8 +27,8 @@ rounds, with the lowest and the highest.
 SCALE = """
 `supertokenvit predict` for a folder of small JPEGs, whole commands with their start in turns: the model in torch, its
 exported file in ONNX Runtime, that with `--processes`, which writes its answers in parts that survive a killed process,
-and an exported file in 8 bits. 1.6 times the model in torch was wanted of `--processes 2`: on two cores one process keeps
-both busy already, and each process takes four seconds to begin.
+and an exported file in 8 bits. 1.6 times the model in torch was wanted of `--processes 2`: on two cores one process
+keeps both busy already, and each process takes four seconds to begin.
 """
 
 
@@ -56,7 +56,7 @@ def table(rows: Sequence[dict[str, str]]) -> list[str]:
         these = [row for row in rows if row["what"] == what]
         values, unit, wanted = [float(row["value"]) for row in these], these[0]["unit"], these[0]["wanted"]
         text = shown(statistics.median(values), unit, wanted)
-        if len(values) > 1:
+        if len(set(values)) > 1:
             text += f" ({shown(min(values), '', '')} to {shown(max(values), '', '')})"
         lines.append(f"| {what} | {text} | {wanted} |")
     return lines
