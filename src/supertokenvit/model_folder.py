@@ -83,6 +83,11 @@ class ModelCard:
         known = {f.name for f in fields(cls)}
         return cls(**{"scores": scores} | {key: value for key, value in found.items() if key in known})
 
+    def for_others(self) -> "ModelCard":
+        """The card as it is published: where the data lay on this machine is nobody's business, only its last name."""
+        own = self.data is not None and (Path(self.data).is_absolute() or Path(self.data).exists())
+        return replace(self, data=Path(str(self.data)).name) if own else self
+
 
 @dataclass(frozen=True)
 class TrainedModel:
@@ -154,6 +159,23 @@ def page_of(trained: TrainedModel, content: dict[str, Any]) -> str:
     name = trained.path.parent.name if trained.path.name == "model" else trained.path.name
     parameters = sum(parameter.numel() for parameter in trained.model.parameters())
     return page(name, content["architecture"], parameters, trained.classes, trained.data_config, asdict(trained.card))
+
+
+def write_for_others(path: str | os.PathLike, folder: Path) -> None:
+    """Copies a model into an empty folder as it is published: its weights, and its card and page without own paths.
+
+    Args:
+        path: As in load_model.
+        folder: To write into.
+
+    Raises:
+        RunFolderError: There is no model that this version can load.
+    """
+    trained, (source, content) = load_model(path), read_config(path)
+    card = trained.card.for_others()
+    shutil.copyfile(source / WEIGHTS_FILE, folder / WEIGHTS_FILE)
+    write_json(folder / CONFIG, content | {CARD: asdict(card)})
+    write_text(folder / PAGE, page_of(replace(trained, card=card), content))
 
 
 def check_own(path: str | os.PathLike) -> None:

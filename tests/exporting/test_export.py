@@ -1,6 +1,7 @@
 """What is exported answers as the model does, in its own engine; what does not is not written."""
 
 import json
+import os
 import re
 from dataclasses import replace
 
@@ -55,6 +56,14 @@ def test_an_export_is_a_folder_in_the_run_folder(trained, exported, format):
     parity = json.loads((folder / "parity.json").read_text())
     assert parity["passed"] and len(parity["checks"]) > 30
     assert not list(folder.parent.glob(".*"))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_exported_file_names_no_folder_but_that_of_its_data(trained, exported, format):
+    files = [path.read_bytes() for path in exported[format].parent.iterdir()]
+    data = os.fsencode(load(trained).card.data)  # where `evaluate` finds it
+    for file in files:
+        assert not any(place in file.replace(data, b"") for place in (b"site-packages", b".py", os.fsencode(trained)))
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -161,3 +161,8 @@ def test_endings_hold_those_of_torchvision():
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
     assert IMAGE_ENDINGS == set(IMG_EXTENSIONS) | {".gif", ".jfif", ".avif"}
+
+
+def test_folders_of_the_training_are_not_passed_on(graph):
+    told = supertokenvit_runtime.load(graph).about.as_dict()
+    assert told["card"] == {"scores": {"validation": 0.9}} and "somebody" not in json.dumps(told)

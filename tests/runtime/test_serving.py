@@ -273,7 +273,12 @@ def test_the_page_is_at_the_root_and_asks_this_server(server):
         assert headers["Content-Type"].split(";")[0] == {"js": "text/javascript", "css": "text/css"}.get(
             name.rsplit(".")[-1], "image/svg+xml"
         )
-    assert server.ask("GET", "/models.json")[2] == {"answers": "server", "models": ["colours"], "examples": []}
+    listing = {"answers": "server", "models": ["colours"], "explained": [], "examples": []}
+    assert server.ask("GET", "/models.json")[2] == listing
+
+
+def test_the_page_knows_whose_answers_can_be_explained(fake):
+    assert fake.ask("GET", "/models.json")[2]["explained"] == fake.ask("GET", "/models.json")[2]["models"] != []
 
 
 @pytest.mark.parametrize("path", ["/page/app.js", "/../app.js", "/index.html", "/py.typed"])

@@ -33,7 +33,7 @@ class About:
     data_license: str | None = None
     """Licence of the images of the training."""
     card: dict[str, Any] = field(default_factory=dict)
-    """What else the training wrote down."""
+    """What else the training wrote down and others may know: its scores."""
     explains: bool = False
     """Whether answers can be explained."""
 
@@ -80,6 +80,7 @@ def read_about(text: str | None, path: Path) -> About:
         if found["task"] not in TASKS:
             raise AboutError(f"{path}: its task is {found['task']}; this version knows {' and '.join(TASKS)}")
         named = ("name", "classes", "task", "pixels", "enough", "data_license")
-        return About(**{key: found[key] for key in named}, card=found.get("card") or {})
+        scores = (found.get("card") or {}).get("scores", {})  # what else is there may name folders of another machine
+        return About(**{key: found[key] for key in named}, card={"scores": scores})
     except (KeyError, TypeError, ValueError) as error:
         raise AboutError(f"{path}: its metadata cannot be read ({type(error).__name__}: {error})") from None

@@ -94,6 +94,8 @@ def to_export(run: str | os.PathLike, chosen: ExportOptions) -> tuple[TrainedMod
     elif chosen.examples is not None:
         raise ExportError("--examples: only with --format web")
     trained = load_model(run, chosen.img_size)
+    if chosen.format == "web":  # it is there to be published
+        trained = replace(trained, card=trained.card.for_others())
     if chosen.tta != "as-trained":
         trained = replace(trained, card=replace(trained.card, tta=chosen.tta))
     predictor = Predictor.of(trained)

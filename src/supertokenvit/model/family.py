@@ -4,8 +4,8 @@ Names and sizes other than STT-S25's are ours, and so is the geometry of all of 
 (docs/ablations.md): two or three local layers on many patches, a narrow MLP in local layers; for small images a deep
 convolutional stem, which was worth its cost there.
 
-Up to 18 layers LayerScale begins at 0.1, which is CaiT's rule (arXiv 2103.17239, table 1). It stands twice on the way from
-the image to the class token: with 1e-5 the logits of an untrained network would not depend on the image at all.
+Up to 18 layers LayerScale begins at 0.1, which is CaiT's rule (arXiv 2103.17239, section 2). It stands twice on the way
+from the image to the class token: with 1e-5 the logits of an untrained network would not depend on the image at all.
 """
 
 import json
