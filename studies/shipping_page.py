@@ -17,9 +17,9 @@ was measured; a value that misses it is in bold. What is compared took turns in 
 EXPORTS = """
 Each export is compared with its model in the engine that will run it: at 15 sizes, and on 32 photographs against
 `predict`. An export that fails is refused and leaves no file. Models of timm's names have random weights here, spread
-so that the answers differ from photograph to photograph. That makes the logits of ResNet-18 and Swin-T so large that the
-rounding of float32 alone moves a probability by a little more than the limit; after a short training both pass in both
-formats (tests).
+so that the answers differ from photograph to photograph. That makes the logits of ResNet-18 and Swin-T so large that
+the rounding of float32 alone moves a probability by a little more than the limit; after a short training both pass in
+both formats (tests).
 """
 SERVER = """
 `supertokenvit-runtime serve` with one worker, and clients on the same two cores. *Capacity* is the rate with 64

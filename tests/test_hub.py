@@ -99,7 +99,8 @@ def test_what_is_pushed_is_the_model_with_its_page(trained, hub):
     for name, content in hub.files.items():
         own = (trained / "model" / name).read_bytes()
         folder = str(trained.parent).encode() + b"/"
-        assert content.strip() == own.replace(folder, b"").strip() and folder not in content  # where the data lay stays here
+        assert content.strip() == own.replace(folder, b"").strip()  # where the data lay is not told
+        assert folder not in content
         assert (folder in own) == (name != "model.safetensors")
     assert {token for _, token in hub.asked} == {"Bearer hf_of_the_test"}
 
