@@ -29,8 +29,8 @@ rounds, with the lowest and the highest.
 SCALE = """
 `supertokenvit predict` for a folder of small JPEGs, whole commands with their start in turns: the model in torch, its
 exported file in ONNX Runtime, that with `--processes`, which writes its answers in parts that survive a killed process,
-and an exported file in 8 bits. 1.6 times the model in torch was wanted of `--processes 2`: on two cores one process
-keeps both busy already, and each process takes four seconds to begin.
+and an exported file in 8 bits. 1.6 times the model in torch was wanted of `--processes 2`; on two cores one process
+keeps both busy already.
 """
 
 
