@@ -3,9 +3,9 @@
 python -m studies.shipping PART... [--data FOLDER] [--models NAME...]
 
 PART is exports, int8, page or runtime. `exports` exports each model for ONNX Runtime and OpenVINO with all checks;
-those of timm's names have random weights, spread so that wrong graphs show. `int8` needs DATA, the labelled images of
-stt_micro.cifar10: it calibrates on training images and compares on all test images. `page` needs Chromium and
-Playwright, `runtime` an index of packages. Nothing else may run meanwhile, but for exports.
+those of timm's names have random weights, spread so that their logits differ as those of a trained model do. `int8`
+needs DATA, the labelled images of stt_micro.cifar10: it calibrates on training images and compares on all test images.
+`page` needs Chromium and Playwright, `runtime` an index of packages. Nothing else may run meanwhile, but for exports.
 
 The rows go to results/shipping/rows.csv, in place of older ones of the same part and model;
 `python -m studies.shipping_page` writes docs/shipping.md.
@@ -39,8 +39,9 @@ from supertokenvit.exporting.export import PARITY, export
 from supertokenvit.exporting.options import ExportError
 from supertokenvit.exporting.parity import compare_int8, photographs
 from supertokenvit.machine import cores, environment
-from supertokenvit.model_folder import ModelCard, TrainedModel, is_shipped, read_config, save_model
+from supertokenvit.model_folder import ModelCard, TrainedModel, is_trained, save_model
 from supertokenvit.prediction import GraphPredictor, load
+from supertokenvit.preprocessing import Preprocess, normalize
 
 from .common import RESULTS, ROOT, commit, figure, now, read_rows, write_rows
 
@@ -48,6 +49,7 @@ SHIPPED = "stt_micro.cifar10"
 MODELS = [SHIPPED, "stt_t", "stt_s25", "resnet18", "swin_tiny_patch4_window7_224"]
 WINDOWS = {"phone": (360, 740), "tablet": (820, 1180), "desktop": (1440, 900)}
 ROUNDS, BATCH = 15, 64
+SPREAD = 3.0  # standard deviation of the logits of models with random weights
 Row = dict[str, Any]
 
 
@@ -58,8 +60,12 @@ def spread_weights(name: str, folder: Path) -> Path:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))  # a LayerScale of 1e-5 would hide its layer
-        model.get_classifier().weight.mul_(10)
-    config = timm.data.resolve_data_config({}, model=model)
+        config = timm.data.resolve_data_config({}, model=model)
+        preprocess = Preprocess(config)
+        seen = torch.stack([preprocess(picture) for picture in photographs()])
+        logits = model(normalize(seen, config["mean"], config["std"]))
+        for parameter in model.get_classifier().parameters():
+            parameter.mul_(SPREAD / logits.std())
     classes = [f"class {number}" for number in range(100)]
     save_model(TrainedModel(model, classes, config, ModelCard(), folder / "model"))
     return folder
@@ -70,12 +76,12 @@ def exports(models: Sequence[str], data: str | None) -> Iterator[Row]:
     for name in models:
         for format in ("onnx", "openvino"):
             with tempfile.TemporaryDirectory() as home:
-                run = name if is_shipped_name(name) else spread_weights(name, Path(home) / "run")
+                run = name if is_trained(name) else spread_weights(name, Path(home) / "run")
                 began = time.perf_counter()
                 try:
                     folder = export(run, format=format, out=str(Path(home) / format)).parent
                 except ExportError as error:
-                    yield figure("refused", 0, str(error).split(": ", 1)[1]) | {"model": name, "format": format}
+                    yield figure(f"refused: {error}", 0, "") | {"model": name, "format": format}
                     continue
                 seconds = time.perf_counter() - began
                 checks = json.loads((folder / PARITY).read_text())["checks"]
@@ -88,14 +94,6 @@ def exports(models: Sequence[str], data: str | None) -> Iterator[Row]:
                     figure("size", size / 1e6, "MB"),
                 ]:
                     yield row | {"model": name, "format": format}
-
-
-def is_shipped_name(name: str) -> bool:
-    """Says whether a model of this name comes with the package."""
-    try:
-        return is_shipped(read_config(name)[0])
-    except Exception:
-        return False
 
 
 def int8(models: Sequence[str], data: str | None) -> Iterator[Row]:

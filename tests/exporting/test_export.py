@@ -21,7 +21,7 @@ from supertokenvit.exporting import resizing
 from supertokenvit.exporting.export import FILES, export
 from supertokenvit.exporting.graph import ExportedNetwork
 from supertokenvit.exporting.options import ExportError
-from supertokenvit.exporting.parity import Check, photographs
+from supertokenvit.exporting.parity import RESIZED, SAME, Check, compare_sizes, photographs
 from supertokenvit.model_folder import load_model
 from supertokenvit.prediction import GraphPredictor, load
 from supertokenvit.training.recipe import Recipe
@@ -270,6 +270,22 @@ def test_a_folder_of_something_else_is_refused(trained, tmp_path):
     with pytest.raises(ExportError, match="not empty, and no export"):
         export(trained, out=str(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(("crop_pct", "native"), [(1.0, 16), (0.8, 20)])
+def test_the_narrow_limit_holds_where_no_pixel_is_computed_anew(trained, crop_pct, native):
+    """A side of 16 px with crop_pct 0.8 is resized to 20 px: graphs were refused for pixels rounded otherwise."""
+    loaded = load_model(trained)
+    task = load(trained).task
+    network = ExportedNetwork(replace(loaded, data_config=loaded.data_config | {"crop_pct": crop_pct}), task).eval()
+
+    def equal(images):
+        with torch.inference_mode():
+            return {"probabilities": network(torch.from_numpy(images))[0].numpy()}
+
+    sides = [(1, 16, 16), (1, 20, 20), (2, 16, 20)]
+    limits = [check.limit for check in compare_sizes(equal, network, sides)]
+    assert limits == [SAME if shape[1:] == (native, native) else RESIZED for shape in sides]
 
 
 def test_a_check_that_is_no_number_has_failed():

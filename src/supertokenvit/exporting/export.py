@@ -159,9 +159,10 @@ def write_and_check(
     if chosen.format == "openvino":
         write_openvino(graph, path)
         graph.unlink()
-    shapes = shapes_of(size[-1]) if takes_any else [(1, *size), (3, *size)]
+    side = size[-1] if network.resize is None else network.resize.scaled[-1]  # at which no pixel is computed anew
+    shapes = shapes_of(side) if takes_any else [(1, *size), (3, *size)]
     say(f"checking it at {len(shapes)} sizes and on photographs")
-    checks = compare_sizes(GraphFile(path, cores()), network, size[-1], shapes)
+    checks = compare_sizes(GraphFile(path, cores()), network, shapes)
     pictures = list(photographs())
     checks += compare_photographs(GraphPredictor(GraphFile(path, cores())), predictor, pictures)
     refuse_failed(run, checks)

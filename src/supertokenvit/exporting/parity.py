@@ -43,7 +43,7 @@ class Check:
 
 
 def shapes_of(side: int) -> list[tuple[int, int, int]]:
-    """Lists batch, height and width of images to compare: the trained size, one window and less, odd, long, large."""
+    """Lists batch, height and width of images to compare: of that side, one window and less, odd, long, large."""
     s = side
     return [
         (1, s, s), (3, s, s), (2, 1, 1), (1, 1, s), (1, 8, 8), (2, s // 2, s // 2), (1, s // 2, s), (1, s + 1, s - 1),
@@ -66,15 +66,12 @@ def photographs() -> Iterator[Image.Image]:
             yield whole.crop((left, top, left + width, top + height))
 
 
-def compare_sizes(
-    file: GraphFile, network: ExportedNetwork, side: int, shapes: Sequence[tuple[int, int, int]]
-) -> list[Check]:
+def compare_sizes(file: GraphFile, network: ExportedNetwork, shapes: Sequence[tuple[int, int, int]]) -> list[Check]:
     """Compares the answers for random pixels with those of torch.
 
     Args:
         file: In its engine.
         network: What was exported.
-        side: Of the images that the model was trained on, in pixels.
         shapes: Batch, height and width of each comparison.
     """
     rng = np.random.default_rng(0)
@@ -87,7 +84,7 @@ def compare_sizes(
             images = rng.standard_normal((batch, 3, height, width), dtype=np.float32)
         with torch.inference_mode():
             wanted = dict(zip(network.outputs, network(torch.from_numpy(images)), strict=True))
-        resized = network.resize is not None and (height, width) != (side, side)
+        resized = network.resize is not None and [height, width] != network.resize.scaled
         for name, values in wanted.items():
             what = f"{name} of {batch} x {height} x {width} pixels"
             difference = largest_difference(file(images)[name], values.numpy(), relative=name != "probabilities")
