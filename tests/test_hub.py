@@ -12,7 +12,7 @@ from rich.console import Console
 
 from supertokenvit.cli import main
 from supertokenvit.hub import HubError, push
-from supertokenvit.model_folder import load_model, write_size
+from supertokenvit.model_folder import ModelCard, load_model, write_size
 from supertokenvit.training.recipe import Recipe
 from supertokenvit.training.run import train_recipe
 
@@ -137,3 +137,20 @@ def test_the_page_follows_a_size_that_is_kept(trained):
     write_size(trained, 24, "named by the user")
     assert "the size 24 px" in (trained / "model" / "README.md").read_text()
     write_size(trained, 16, "named by the user")
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ("/home/somebody/flowers", "flowers"),
+        ("../secret/flowers", "flowers"),
+        ("wds//home/somebody/f-{0..3}.tar", "f-{0..3}.tar"),
+        ("hfds//home/somebody/flowers", "flowers"),
+        ("hfds/owner/flowers", "hfds/owner/flowers"),
+        ("torch/cifar10", "torch/cifar10"),
+        ("digits", "digits"),
+        (None, None),
+    ],
+)
+def test_a_published_card_names_no_folder(data, told):
+    assert ModelCard(data=data).for_others().data == told

@@ -84,9 +84,12 @@ class ModelCard:
         return cls(**{"scores": scores} | {key: value for key, value in found.items() if key in known})
 
     def for_others(self) -> "ModelCard":
-        """The card as it is published: where the data lay on this machine is nobody's business, only its last name."""
-        own = self.data is not None and (Path(self.data).is_absolute() or Path(self.data).exists())
-        return replace(self, data=Path(str(self.data)).name) if own else self
+        """The card as it is published: of data on this machine only the name, without the folders around it."""
+        if self.data is None:
+            return self
+        library, _, name = self.data.partition("/")
+        theirs = library in ("hfds", "torch") and not (Path(name).is_absolute() or Path(name).exists())
+        return self if theirs else replace(self, data=Path(self.data).name)
 
 
 @dataclass(frozen=True)
