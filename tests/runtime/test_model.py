@@ -166,3 +166,9 @@ def test_endings_hold_those_of_torchvision():
 def test_folders_of_the_training_are_not_passed_on(graph):
     told = supertokenvit_runtime.load(graph).about.as_dict()
     assert told["card"] == {"scores": {"validation": 0.9}} and "somebody" not in json.dumps(told)
+
+
+def test_a_graph_of_heat_maps_is_refused_in_one_line(tmp_path):
+    path = write_graph(tmp_path / "map.onnx", {"format": 1, "task": "explanation"})
+    with pytest.raises(UserError, match="makes heat maps for the page and answers nothing; name the model beside it"):
+        supertokenvit_runtime.load(path)

@@ -10,6 +10,7 @@ from .errors import UserError
 KEY = "supertokenvit"
 FORMAT = 1
 TASKS = ("classification", "multi-label")
+EXPLANATION = "explanation"  # of a graph of heat maps, which stands beside a model
 
 
 class AboutError(UserError):
@@ -58,6 +59,8 @@ def read_note(text: str | None, path: Path) -> dict[str, Any]:
         found = json.loads(text)
         if found["format"] > FORMAT:
             raise AboutError(f"{path}: a newer version wrote it; update supertokenvit")
+        if found.get("task") == EXPLANATION:
+            raise AboutError(f"{path}: makes heat maps for the page and answers nothing; name the model beside it")
         return found
     except (KeyError, TypeError, ValueError) as error:
         raise AboutError(f"{path}: its metadata cannot be read ({type(error).__name__}: {error})") from None

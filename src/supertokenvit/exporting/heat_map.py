@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from supertokenvit_runtime.about import KEY
+from supertokenvit_runtime.about import EXPLANATION, FORMAT, KEY
 
 from ..engines.packages import need, quiet
 from ..explaining.explanation import explain, follows_super_tokens, network_of, seen_both_ways
@@ -173,7 +173,7 @@ def write_map(exported: ExportedMap, path: Path) -> None:
     graph = onnx.load(str(path))
     halve_weights(graph, onnx)
     leave_out_origins(graph)
-    onnx.helper.set_model_props(graph, {KEY: json.dumps({"format": 1, "task": "explanation"})})
+    onnx.helper.set_model_props(graph, {KEY: json.dumps({"format": FORMAT, "task": EXPLANATION})})
     onnx.save(graph, str(path))
 
 
