@@ -242,20 +242,15 @@ def seen_both_ways(method: "Method", model: nn.Module, images: Tensor, target: T
     if tta == "none" or images.shape[3] % side:
         return method(model, images, target)
     both = method(model, torch.cat([images, images.flip(3)]), torch.cat([target, target]))
-    windows = None if both.windows is None else mean_of_mirrored(both.windows, 2)
-    logits = (both.logits[: len(images)] + both.logits[len(images) :]) / 2
-    return Maps(mean_of_mirrored(both.patches, 2), windows, logits, both.patch)
+    windows = None if both.windows is None else mean_of_mirrored(both.windows)
+    plain, mirrored = both.logits.chunk(2)
+    return Maps(mean_of_mirrored(both.patches), windows, (plain + mirrored) / 2, both.patch)
 
 
-def mean_of_mirrored(values: Tensor, dim: int) -> Tensor:
-    """Takes the mean of the values of images and of their mirror images, [2 * B, ...] -> [B, ...].
-
-    Args:
-        values: Those of the images, and behind them those of the mirror images.
-        dim: That goes from left to right.
-    """
-    plain, mirrored = values.chunk(2)
-    return (plain + mirrored.flip(dim)) / 2
+def mean_of_mirrored(maps: Tensor) -> Tensor:
+    """Takes the mean of maps and of those of the mirror images behind them, [2 * B, rows, columns] -> half as many."""
+    plain, mirrored = maps.chunk(2)
+    return (plain + mirrored.flip(2)) / 2
 
 
 def placed(maps: Maps, number: int, preprocess: Preprocess, size: tuple[int, int], model: nn.Module) -> dict[str, Any]:

@@ -95,8 +95,8 @@ class SuperTokenTransformer(TimmContract):
             return None if kind == "none" else Mixer(kind, a.width, a.heads, drop_path=rate, name=name, **common)
 
         self.stem = Stem(in_chans, a.width, stride=a.stride, convs=a.stem_convs, order=a.stem_order, **dd)
-        self.add_means = a.token_start == "mean"
-        self.windows = Windows(a.width, a.window, patch_grid_size(img_size, a.stride), add_means=self.add_means, **dd)
+        means = a.token_start == "mean"
+        self.windows = Windows(a.width, a.window, patch_grid_size(img_size, a.stride), add_means=means, **dd)
         self.local_layers = nn.ModuleList()
         for i, rate in enumerate(drop_path[: a.local_layers]):
             n = f"local.{i}"
@@ -220,7 +220,7 @@ class SuperTokenTransformer(TimmContract):
         if self.class_token is not None:
             super_tokens = x.flatten(2).transpose(1, 2)  # [B, gh*gw, C]
             token = self.class_token.expand(x.shape[0], -1, -1)  # [B, 1, C]
-            if self.add_means:
+            if self.windows.add_means:
                 token = token + self.mean_of_windows(x, own).unsqueeze(1)
             grid = (x.shape[2], x.shape[3])
             super_mask = None if own is None else self.windows.super_mask(own, grid, x.dtype)
