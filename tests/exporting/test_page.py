@@ -340,7 +340,8 @@ def test_a_server_that_explains_is_asked_for_heat_maps(opened, server, tmp_path)
     server.replaced["/models.json"] = {"answers": "server", "models": ["m", "n"], "explained": ["m"], "examples": []}
     told = {"patches": [[0.0, 1.0], [-1.0, 0.0]], "box": [20, 0, 80, 60], "size": [100, 60]}
     row = {"labels": ["a bee", "cow"], "probabilities": [0.9, 0.1]}
-    server.answers += [(200, row), (200, {"explanation": told}), (429, {}), (200, row)]
+    nothing = told | {"patches": [[0.0, -1.0], [-1.0, 0.0]]}
+    server.answers += [(200, row), (200, {"explanation": told}), (200, {"explanation": nothing}), (429, {}), (200, row)]
     page = opened()
     look(page, saved(tmp_path, next(photographs()).resize((100, 60))))
     page.get_by_label("Show what spoke for").select_option("a bee")
@@ -350,6 +351,9 @@ def test_a_server_that_explains_is_asked_for_heat_maps(opened, server, tmp_path)
     assert opacity.max() == opacity[0, 79] == 255 and not opacity[:, :20].any() and not opacity[:, 80:].any()
     assert not opacity[40:, 20:40].any()  # what spoke against it
     page.get_by_label("Show what spoke for").select_option("cow")
+    page.get_by_text("Nothing in this photograph spoke for cow.").wait_for()
+    assert page.is_hidden("#map")
+    page.get_by_label("Show what spoke for").select_option("a bee")
     page.wait_for_selector("#problem:not(:empty)")
     opened.errors.clear()  # Chromium writes one line for the status 429
     page.get_by_label("Model").select_option("n")

@@ -4,7 +4,7 @@ const COLOUR = [255, 70, 0];
 const SIDE = 512; // pixels of the painting's longer side; the browser stretches it over the photograph
 
 /**
- * Paints a map. What spoke against the class is left out.
+ * Paints a map in which something spoke for the class. What spoke against it is left out.
  *
  * @param {HTMLCanvasElement} canvas - To paint on; it gets the shape of the photograph.
  * @param {{patches: number[][], box: number[]}} map - A value for each patch, row by row, and the box that the patches
@@ -17,7 +17,7 @@ export function paint(canvas, { patches, box: [left, top, right, bottom] }, widt
   canvas.width = Math.max(1, Math.round(width * scale));
   canvas.height = Math.max(1, Math.round(height * scale));
   const columns = places(canvas.width, left, right, patches[0].length);
-  const largest = Math.max(Number.MIN_VALUE, ...patches.flat());
+  const largest = Math.max(...patches.flat());
   const context = canvas.getContext("2d");
   const painting = context.createImageData(canvas.width, canvas.height);
   places(canvas.height, top, bottom, patches.length).forEach((row, y) => {

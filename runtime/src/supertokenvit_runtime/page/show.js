@@ -41,8 +41,9 @@ export function showChoices(labels) {
   element("opacity").disabled = true;
 }
 
-/** Paints over the photograph what spoke for a class. */
+/** Paints over the photograph what spoke for a class, or says that nothing did. */
 export function showMap(map, label) {
+  if (!map.patches.flat().some((value) => value > 0)) return say(`Nothing in this photograph spoke for ${label}.`);
   const { naturalWidth: width, naturalHeight: height } = element("picture");
   paint(element("map"), map, width, height);
   element("map").setAttribute("aria-label", `What spoke for ${label}, in colour`);
